@@ -1,0 +1,1 @@
+"""Sampling: requests in, completions out. Knows token ids and policies; no text, no judges."""

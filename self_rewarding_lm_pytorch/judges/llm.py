@@ -1,0 +1,126 @@
+"""LLM-as-a-Judge: a model reads the rubric, the prompt and the response, and writes a score."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from self_rewarding_lm_pytorch.generation.generator import Completion, Generator, Request
+from self_rewarding_lm_pytorch.generation.sampling import Sampling
+from self_rewarding_lm_pytorch.judges.base import OnProgress
+from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
+from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
+from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt, Vote
+from self_rewarding_lm_pytorch.seeds import address
+from self_rewarding_lm_pytorch.text import Codec
+
+
+class LLMJudge:
+    """k sampled votes for each candidate; the judgment's score is the mean of those that have one.
+
+    max_new_tokens: a vote's budget. max_prompt_tokens: the longest judge prompt that leaves room for
+    it in the context; a longer one is not cut but left unscored, with its reason.
+    forcer: what follows a vote without a score; None drops it, as in the papers.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        codec: Codec,
+        template: JudgeTemplate,
+        parser: ScoreParser,
+        *,
+        num_votes: int,
+        sampling: Sampling,
+        max_new_tokens: int,
+        max_prompt_tokens: int | None,
+        seed: Sequence[int | str],
+        forcer: ScoreForcer | None = None,
+    ) -> None:
+        self.num_votes = num_votes
+        self._generator = generator
+        self._codec = codec
+        self._template = template
+        self._parser = parser
+        self._sampling = sampling
+        self._max_new_tokens = max_new_tokens
+        self._max_prompt_tokens = max_prompt_tokens
+        self._seed = tuple(seed)
+        self._forcer = forcer
+
+    def judge(
+        self, shown: Sequence[tuple[Prompt, Candidate]], *, on_progress: OnProgress | None = None
+    ) -> list[Judgment]:
+        prompts = [self.prompt_ids(prompt, candidate) for prompt, candidate in shown]
+        limit = self._max_prompt_tokens
+        fitting = [i for i, ids in enumerate(prompts) if limit is None or len(ids) <= limit]
+        requests = [
+            Request(prompts[i], self._keys("vote", shown[i][1]), self._max_new_tokens) for i in fitting
+        ]
+        sampled = self._generator.generate(requests, self._sampling, on_progress=on_progress)
+        votes: dict[int, list[Vote]] = defaultdict(list)
+        for i, completions in zip(fitting, sampled, strict=True):
+            votes[i] = [self._vote(k, completion) for k, completion in enumerate(completions)]
+        if self._forcer is not None:
+            self._force(self._forcer, shown, prompts, dict(zip(fitting, sampled, strict=True)), votes)
+        return [
+            _judgment(candidate, votes[i], self._too_long(prompts[i]))
+            for i, (_, candidate) in enumerate(shown)
+        ]
+
+    def prompt_ids(self, prompt: Prompt, candidate: Candidate) -> tuple[int, ...]:
+        """What the judge reads about a candidate."""
+        return self._codec.prompt_ids(self._template.render(prompt.text, candidate.text).text)
+
+    def _too_long(self, ids: tuple[int, ...]) -> str:
+        limit = self._max_prompt_tokens
+        if limit is None or len(ids) <= limit:
+            return ""
+        return f"judge prompt of {len(ids)} tokens is over its limit of {limit}"
+
+    def _keys(self, purpose: str, candidate: Candidate) -> tuple[int, ...]:
+        place = (candidate.prompt_index, candidate.visit, candidate.index)
+        return tuple(address(*self._seed, purpose, *place, vote) for vote in range(self.num_votes))
+
+    def _vote(self, index: int, completion: Completion) -> Vote:
+        text = self._codec.decode(completion.ids)
+        parsed = self._parser.parse(text)
+        status = "unparsed" if parsed.score is None else "parsed"
+        reason = parsed.status if parsed.score is None else ""
+        return Vote(index, text, parsed.score, status, reason, completion.finish_reason)
+
+    def _force(
+        self,
+        forcer: ScoreForcer,
+        shown: Sequence[tuple[Prompt, Candidate]],
+        prompts: list[tuple[int, ...]],
+        sampled: dict[int, list[Completion]],
+        votes: dict[int, list[Vote]],
+    ) -> None:
+        """Adds a forced vote for each unparsed one, which stays as it was."""
+        places = [(i, vote.index) for i in votes for vote in votes[i] if vote.score is None]
+        if not places:
+            return
+        contexts = [prompts[i] + _without_end(sampled[i][k], self._codec.eos_ids) for i, k in places]
+        keys = [self._keys("forced", shown[i][1])[k] for i, k in places]
+        for (i, k), score in zip(places, forcer.force(contexts, keys), strict=True):
+            votes[i].append(Vote(k, "", score, "forced"))
+
+
+def _without_end(completion: Completion, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
+    ended = completion.finish_reason == "eos" and completion.ids[-1] in eos_ids
+    return completion.ids[:-1] if ended else completion.ids
+
+
+def _judgment(candidate: Candidate, votes: list[Vote], too_long: str) -> Judgment:
+    scores = [vote.score for vote in votes if vote.score is not None]
+    return Judgment(
+        prompt_index=candidate.prompt_index,
+        visit=candidate.visit,
+        candidate_index=candidate.index,
+        score=fmean(scores) if scores else None,
+        votes=tuple(votes),
+        reason="" if scores else too_long or "no vote has a score",
+    )

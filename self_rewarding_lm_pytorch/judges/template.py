@@ -1,0 +1,156 @@
+"""The prompt a judge is shown: the rubric first, then prompt and response as data, then the question.
+
+The additive five-point rubric is that of Self-Rewarding LMs (arXiv 2401.10020, figure 2), in our own
+words. The rubric stands first so that all judgments share it as a prefix.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import regex
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
+
+_VARIABLES = {"prompt", "response"}
+_BUILTIN_TAGS = ("prompt", "response")
+_GAP = r"[\s\p{Cf}]*"  # white space and invisible characters
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedJudgePrompt:
+    """What the judge is shown, and how many delimiters were escaped in the prompt and response."""
+
+    text: str
+    num_escaped: int
+
+
+class JudgeTemplate:
+    """Renders prompt and response, which are data and never templates, into a judge's prompt.
+
+    source: a jinja2 template that uses `prompt` and `response` and no other variable.
+    name: how messages call the template.
+    auto_dedent: remove the source's common indentation and its first and last blank lines.
+    template_fn: a function (prompt, response) -> text, in the place of the source.
+    escaped_tags: names of the tags between which the template quotes. In the quoted data the `<` of
+        such a tag becomes `&lt;`, so that it cannot end the quotation. Built-in templates use it.
+    Raises ConfigError for a source that is not valid, or uses too few or other variables.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        *,
+        name: str = "custom",
+        auto_dedent: bool = True,
+        template_fn: Callable[[str, str], str] | None = None,
+        escaped_tags: tuple[str, ...] = (),
+    ) -> None:
+        if source is None and template_fn is None:
+            raise ConfigError(
+                f"The judge template {name!r} has neither a source nor a template_fn, so the judge "
+                "could be shown nothing. Give one of them."
+            )
+        if source is not None and auto_dedent:
+            source = _dedent(source)
+        self.name = name
+        self.source = source
+        self.template_fn = template_fn
+        self.escaped_tags = escaped_tags
+        needs_source = source is not None and template_fn is None
+        self._template = _compile(source, name) if needs_source and source is not None else None
+        tags = "|".join(regex.escape(tag) for tag in escaped_tags)
+        self._delimiter = (
+            regex.compile(rf"(?i)[<\uFF1C\uFE64](?={_GAP}/?{_GAP}(?:{tags})(?![\w-]))") if tags else None
+        )
+
+    @classmethod
+    def builtin(cls, name: str) -> "JudgeTemplate":
+        """One of our templates by name; see `builtin_names`. Raises ConfigError for another name."""
+        if name not in (known := builtin_names()):
+            raise ConfigError(
+                f"There is no built-in judge template {name!r}, so nothing could be judged with it. "
+                f"Known: {', '.join(known)}. For a template of your own, give its text."
+            )
+        source = _folder().joinpath(f"{name}.jinja").read_text(encoding="utf-8")
+        return cls(source, name=name, escaped_tags=_BUILTIN_TAGS)
+
+    def render(self, prompt: str, response: str) -> RenderedJudgePrompt:
+        """The judge's prompt. Raises ConfigError where the template, JudgeError where the function fails."""
+        num_escaped = 0
+        if self._delimiter is not None:
+            prompt, in_prompt = self._delimiter.subn("&lt;", prompt)
+            response, in_response = self._delimiter.subn("&lt;", response)
+            num_escaped = in_prompt + in_response
+        if self._template is None:
+            return RenderedJudgePrompt(self._call(prompt, response), num_escaped)
+        try:
+            text = self._template.render(prompt=prompt, response=response)
+        except Exception as error:  # a template may divide by zero or call what the sandbox forbids
+            raise ConfigError(
+                f"The judge template {self.name!r} failed while rendering ({error}), so nothing can "
+                f"be judged with it. The response began with {response[:80]!r}."
+            ) from error
+        return RenderedJudgePrompt(text, num_escaped)
+
+    def _call(self, prompt: str, response: str) -> str:
+        assert self.template_fn is not None
+        try:
+            text = self.template_fn(prompt, response)
+            if not isinstance(text, str):
+                raise TypeError(f"it returned {type(text).__name__}, not text")
+        except Exception as error:
+            raise JudgeError(
+                f"template_fn of the judge template {self.name!r} failed ({error}), so this response "
+                f"cannot be judged. It was called with {prompt[:80]!r} and {response[:80]!r}."
+            ) from error
+        return text
+
+
+def builtin_names() -> tuple[str, ...]:
+    """Names that `JudgeTemplate.builtin` knows, sorted."""
+    files = (entry.name for entry in _folder().iterdir())
+    return tuple(sorted(file.removesuffix(".jinja") for file in files if file.endswith(".jinja")))
+
+
+def _folder() -> Traversable:
+    return resources.files("self_rewarding_lm_pytorch.judges").joinpath("prompts")
+
+
+def _dedent(source: str) -> str:
+    return re.sub(r"\A(?:[ \t]*\r?\n)+|\s+\Z", "", textwrap.dedent(source))
+
+
+def _compile(source: str, name: str) -> Template:
+    """A sandboxed template, after a check of its variables before any model is loaded."""
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+    try:
+        tree = environment.parse(source)
+        template = environment.from_string(source)
+    except TemplateSyntaxError as error:
+        lines = source.splitlines()
+        line = lines[error.lineno - 1] if 0 < error.lineno <= len(lines) else ""
+        raise ConfigError(
+            f"The judge template {name!r} is not valid jinja2: {error.message} at line "
+            f"{error.lineno}: {line.strip()!r}. Nothing could be judged with it; correct that line."
+        ) from error
+    found = meta.find_undeclared_variables(tree)
+    if found != _VARIABLES:
+        raise ConfigError(
+            f"The judge template {name!r} uses the variables {sorted(found) or 'none'}, expected "
+            f"exactly {sorted(_VARIABLES)}: the judge must be shown both, and nothing else can be "
+            "filled in. Write {{ prompt }} and {{ response }}."
+        )
+    if next(meta.find_referenced_templates(tree), "") != "":
+        raise ConfigError(
+            f"The judge template {name!r} includes or imports another template, which cannot be "
+            "loaded here. Put its text into this one."
+        )
+    return template

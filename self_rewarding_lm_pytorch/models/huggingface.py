@@ -1,0 +1,148 @@
+"""Hugging Face decoder models. The only file that knows transformers' caches."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from self_rewarding_lm_pytorch.models.buffers import GrowingBuffer
+from self_rewarding_lm_pytorch.models.policy import Cache, Policy
+
+
+class HuggingFacePolicy(Policy):
+    """Any `AutoModelForCausalLM`; saved as a folder that `from_pretrained` loads."""
+
+    family = "huggingface"
+    module: Any
+
+    def __init__(self, module: Any, tokenizer: Any = None) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        config: Any = self.module.config.get_text_config()
+        self.max_length = getattr(config, "max_position_embeddings", None)
+        self.vocab_size = config.vocab_size
+        self._takes_positions = "position_ids" in inspect.signature(self.module.forward).parameters
+
+    def features(self, ids: Tensor) -> Tensor:
+        if self._has_plain_head:
+            hidden: Tensor = self.module.base_model(ids, use_cache=False).last_hidden_state
+            return hidden
+        logits: Tensor = self.module(ids, use_cache=False).logits
+        return logits
+
+    def head(self, features: Tensor) -> Tensor:
+        if self._has_plain_head:
+            logits: Tensor = self.module.get_output_embeddings()(features)
+            return logits
+        return features
+
+    @property
+    def _has_plain_head(self) -> bool:
+        """Whether the logits are nothing but the output layer of the last hidden state."""
+        config = self.module.config.get_text_config()
+        scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling", "mup_width_scale")
+        if any(getattr(config, name, None) not in (None, 1, 1.0) for name in scaled):
+            return False
+        own_base = self.module.base_model is not self.module
+        return own_base and isinstance(self.module.get_output_embeddings(), nn.Linear)
+
+    @property
+    def has_cache(self) -> bool:
+        return bool(getattr(self.module, "_supports_cache_class", True))
+
+    def start(self, ids: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Cache]:
+        if not self.has_cache:
+            return Policy.start(self, ids, lengths, capacity)
+        cache = _KeyValueCache(self, ids, lengths, capacity)
+        return cache.read(ids), cache
+
+    def copy(self) -> HuggingFacePolicy:
+        twin = copy.deepcopy(self.module).eval().requires_grad_(False)
+        return HuggingFacePolicy(twin, self.tokenizer)
+
+    def save(self, folder: Path) -> None:
+        self.module.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+
+class _KeyValueCache(Cache):
+    """transformers' own cache; its full-attention layers write in place instead of concatenating."""
+
+    def __init__(self, policy: HuggingFacePolicy, ids: Tensor, lengths: Tensor, capacity: int) -> None:
+        self._policy = policy
+        self._cache = DynamicCache(config=policy.module.config)
+        layers = self._cache.layers
+        layers[:] = [_GrowingLayer(capacity) if type(x) is DynamicLayer else x for x in layers]
+        width = ids.shape[1]
+        padding = width - lengths
+        self._next = lengths  # each row's next position
+        self._filled = 0
+        self._mask: Tensor | None = None  # None: no row is padded
+        if bool((padding > 0).any()):
+            columns = torch.arange(max(capacity, width), device=ids.device)
+            self._mask = (columns >= padding[:, None]).long()
+
+    def read(self, ids: Tensor) -> Tensor:
+        count = ids.shape[1]
+        self._filled += count
+        # On the first call the padding's own positions are clamped; nothing attends to them.
+        ahead = torch.arange(count, device=ids.device) - (count if self._filled == count else 0)
+        positions = (self._next[:, None] + ahead).clamp(min=0)
+        if self._filled != count:
+            self._next = self._next + count
+        arguments: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        if self._policy._takes_positions:
+            arguments["position_ids"] = positions
+        if self._mask is not None:
+            arguments["attention_mask"] = self._mask[:, : self._filled]
+        logits: Tensor = self._policy.module(ids, logits_to_keep=1, **arguments).logits
+        return logits[:, -1]
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return self.read(tokens[:, None])
+
+    def repeat(self, times: int) -> None:
+        rows = torch.arange(len(self._next), device=self._next.device)
+        self.keep(rows.repeat_interleave(times))
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._next = self._next[rows]
+        self._mask = None if self._mask is None else self._mask[rows]
+
+
+class _GrowingLayer(DynamicLayer):
+    """transformers' growing layer, without the copy of everything at each token."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self._capacity = capacity
+        self._buffers: tuple[GrowingBuffer, GrowingBuffer] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if self._buffers is None:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = (
+                GrowingBuffer(key_states, self._capacity),
+                GrowingBuffer(value_states, self._capacity),
+            )
+        else:
+            self._buffers[0].append(key_states)
+            self._buffers[1].append(value_states)
+        self.keys, self.values = self._buffers[0].filled, self._buffers[1].filled
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self._buffers is not None:
+            for buffer in self._buffers:
+                buffer.select(indices)
+            self.keys, self.values = self._buffers[0].filled, self._buffers[1].filled

@@ -1,0 +1,123 @@
+"""From what a user has (a module, a folder, a hub name, a factory) to a policy and its codec."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.models.policy import Policy, RecomputingCache
+from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
+
+
+def policy_for(module: nn.Module, *, tokenizer: Any = None) -> Policy:
+    """The policy of a module's family: Hugging Face, x-transformers, or any module to logits."""
+    families = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    if "transformers" in families:
+        from self_rewarding_lm_pytorch.models.huggingface import HuggingFacePolicy
+
+        return HuggingFacePolicy(module, tokenizer)
+    if "x_transformers" in families:
+        from x_transformers import AutoregressiveWrapper, TransformerWrapper
+
+        from self_rewarding_lm_pytorch.models.x_transformers import XTransformersPolicy
+
+        if isinstance(module, AutoregressiveWrapper):
+            raise ConfigError(
+                "the model is an AutoregressiveWrapper, which returns a loss; pass the network inside "
+                "it (`wrapper.net`)"
+            )
+        if isinstance(module, TransformerWrapper):
+            return XTransformersPolicy(module)
+    from self_rewarding_lm_pytorch.models.plain import PlainPolicy
+
+    return PlainPolicy(module)
+
+
+def load_policy(source: str, *, dtype: str = "auto") -> tuple[Policy, Codec | None]:
+    """A policy and, where the source brings one, its codec.
+
+    source: a folder or hub name for transformers, or `module:factory`, a function without
+    arguments that returns a module or (module, codec).
+    """
+    if ":" in source and not Path(source).exists():
+        return _from_factory(source)
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        module = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=_dtype(dtype))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model {source!r} cannot be loaded: {error}. Give a folder written by save_pretrained, "
+            "a hub name, or module:factory."
+        ) from error
+    return policy_for(module, tokenizer=tokenizer), codec_for(tokenizer, module)
+
+
+def codec_for(tokenizer: Any, module: Any = None) -> HuggingFaceCodec:
+    """The codec of a Hugging Face tokenizer; ends known only to the generation config count too."""
+    generation = getattr(module, "generation_config", None)
+    ends = getattr(generation, "eos_token_id", None)
+    extra = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return HuggingFaceCodec(tokenizer, extra_eos_ids=extra)
+
+
+def cache_agrees(policy: Policy) -> bool:
+    """Whether the policy's own cache gives the logits that reading everything again gives.
+
+    Two short rows of unequal length are continued by two tokens; anything the family's adapter does
+    not know of a model (an unusual position scheme, say) shows here and not in the samples.
+    """
+    try:
+        with policy.evaluating():
+            return _cache_agrees(policy)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError):
+        return False
+
+
+def _cache_agrees(policy: Policy) -> bool:
+    top = max(2, min(policy.vocab_size or 8, 97))
+    ids = (torch.arange(8, device=policy.device) * 7 % top).view(2, 4)
+    ids[1, 0] = 0  # the second row is one token shorter, so padded
+    lengths = torch.tensor([4, 3], device=policy.device)
+    rows = torch.tensor([0, 2, 3], device=policy.device)
+    slow_cache = RecomputingCache(policy, ids, lengths)
+    slow = slow_cache.next_logits()
+    fast, cache = policy.start(ids, lengths, capacity=8)
+    for step in range(3):
+        if not torch.allclose(fast.float(), slow.float(), atol=_tolerance(fast), rtol=1e-2):
+            return False
+        if step == 1:
+            for each in (cache, slow_cache):
+                each.repeat(2)
+                each.keep(rows)
+        tokens = torch.arange(2 if step == 0 else 3, device=policy.device) % top
+        fast, slow = cache.extend(tokens), slow_cache.extend(tokens)
+    return True
+
+
+def _tolerance(logits: torch.Tensor) -> float:
+    # Half precision differs by kernel; a wrong position scheme differs by far more than this.
+    return 1e-3 if logits.dtype in (torch.float32, torch.float64) else 0.25
+
+
+def _from_factory(source: str) -> tuple[Policy, Codec | None]:
+    module_name, _, attribute = source.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"model {source!r}: {error}; expected module:factory") from error
+    module, codec = made if isinstance(made, tuple) else (made, None)
+    return policy_for(module), codec
+
+
+def _dtype(name: str) -> Any:
+    known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise ConfigError(f"dtype {name!r} is not known; known: {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,66 @@
+"""Weights to and from safetensors files, without unpickling anybody's code."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from self_rewarding_lm_pytorch.errors import CheckpointError
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Writes the state dict; tensors that share memory (tied weights) are written once."""
+    seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+        if tensor.numel() and place in seen:
+            continue
+        seen[place] = name
+        kept[name] = tensor.detach().cpu().contiguous().clone()
+    save_file(kept, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file, or from a .pt file read with weights_only=True."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    except Exception as error:  # torch refuses pickled code with errors of several types
+        raise CheckpointError(
+            f"{path} holds more than plain tensors and was not unpickled: {error}. "
+            "Save the weights as safetensors."
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path} holds no state dict of tensors")
+    return state
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies a file's weights into the module; every tensor must find its place and shape."""
+    state = read_weights(path)
+    own = module.state_dict()
+    places = {(t.data_ptr(), tuple(t.shape)): t for name, t in own.items() if name in state}
+    missing = [
+        name
+        for name, tensor in own.items()
+        if name not in state and (tensor.data_ptr(), tuple(tensor.shape)) not in places
+    ]
+    unknown = [name for name in state if name not in own]
+    shapes = [
+        f"{name}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name, tensor in state.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if missing or unknown or shapes:
+        raise CheckpointError(
+            f"{path} does not fit this model; missing: {missing[:5]}, unknown: {unknown[:5]}, "
+            f"other shapes: {shapes[:5]}. Build the model with the sizes it was saved with."
+        )
+    module.load_state_dict(state, strict=False)  # tied names may be absent; checked above

@@ -1,0 +1,97 @@
+"""Which two of a prompt's candidates become a pair, or why none do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt, Skipped
+
+
+def best_and_worst(rewards: Tensor) -> tuple[int, int]:
+    """Indices of the highest and the lowest reward, float (N,) with NaN for none; ties to the first."""
+    best = int(rewards.nan_to_num(nan=-math.inf).argmax())
+    worst = int(rewards.nan_to_num(nan=math.inf).argmin())
+    return best, worst
+
+
+def rewards_differ(preferred: float, unpreferred: float) -> bool:
+    """Whether the preferred reward is really higher; equal rewards say nothing."""
+    return preferred > unpreferred
+
+
+def is_not_negative(reward: float) -> bool:
+    return reward >= 0
+
+
+def always(reward: float) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class PairingRule:
+    """How a prompt's judged candidates become a pair."""
+
+    pick: Callable[[Tensor], Any] = best_and_worst
+    is_valid_reward: Callable[[float], bool] = is_not_negative
+    is_valid_pair: Callable[[Any, Any], Any] = rewards_differ
+    min_margin: float = 0.0  # the judge's points by which chosen must lead
+
+    def pair(
+        self, prompt: Prompt, visit: int, candidates: Sequence[Candidate], judgments: Sequence[Judgment]
+    ) -> PreferencePair | Skipped:
+        """The pair of one visit to a prompt; the judgments stand in the candidates' order."""
+        rewards = torch.tensor([self._usable(judgment.score) for judgment in judgments])
+        usable = int((~rewards.isnan()).sum())
+        if usable < 2:
+            return Skipped(prompt.index, visit, "fewer than two scored candidates")
+        best, worst = self._picked(rewards)
+        high, low = float(rewards[best]), float(rewards[worst])
+        if math.isnan(high) or math.isnan(low):
+            return Skipped(prompt.index, visit, "the picked candidates have no score")
+        if not bool(self.is_valid_pair(high, low)):
+            return Skipped(prompt.index, visit, "tie" if high == low else "pair not valid")
+        if high - low < self.min_margin:
+            return Skipped(prompt.index, visit, "margin too small")
+        chosen, rejected = candidates[best], candidates[worst]
+        if chosen.ids == rejected.ids:
+            return Skipped(prompt.index, visit, "equal responses")
+        return PreferencePair(
+            prompt_index=prompt.index,
+            visit=visit,
+            prompt=prompt.text,
+            chosen=chosen.text,
+            rejected=rejected.text,
+            prompt_ids=prompt.ids,
+            chosen_ids=chosen.ids,
+            rejected_ids=rejected.ids,
+            chosen_index=chosen.index,
+            rejected_index=rejected.index,
+            chosen_score=high,
+            rejected_score=low,
+        )
+
+    def _usable(self, score: float | None) -> float:
+        return score if score is not None and bool(self.is_valid_reward(score)) else math.nan
+
+    def _picked(self, rewards: Tensor) -> tuple[int, int]:
+        picked = self.pick(rewards)
+        try:
+            best, worst = (int(index) for index in picked)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"pick_paired_rewards_fn returned {picked!r}; expected two indices (best, worst)"
+            ) from error
+        count = len(rewards)
+        if not (0 <= best < count and 0 <= worst < count):
+            raise ConfigError(
+                f"pick_paired_rewards_fn returned ({best}, {worst}), but there are {count} candidates; "
+                f"indices run from 0 to {count - 1}"
+            )
+        return best, worst

@@ -1,0 +1,165 @@
+"""The records that pass between the rooms. All are frozen: whoever wants another makes another.
+
+Shapes: B rows, T positions. Padding is known by `lengths` alone, never by comparing ids.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FinishReason = Literal["eos", "length"]
+"""Why a sample ended: it wrote an end-of-sequence token, or its token budget ran out."""
+
+VoteStatus = Literal["parsed", "forced", "unparsed"]
+"""How a vote came to its score; an unparsed vote has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a stage."""
+
+    index: int  # position in the stage's prompt list
+    text: str  # as the user wrote it, before any chat template
+    ids: tuple[int, ...]  # as the policy reads it: template and special tokens included
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One sampled response."""
+
+    prompt_index: int
+    visit: int  # how often the prompt had been visited before
+    index: int  # 0 .. num_candidates - 1
+    ids: tuple[int, ...]  # response tokens, the end-of-sequence token included where it was sampled
+    text: str  # what the ids say, without special tokens
+    finish_reason: FinishReason
+    key: int  # the address its random numbers came from
+    policy: str  # the stage whose starting weights wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One reading of a candidate by a judge."""
+
+    index: int  # 0 .. num_votes - 1; a forced vote keeps the index of the unparsed vote it follows
+    text: str  # what the judge itself wrote
+    score: float | None  # None: no score; absent is not zero
+    status: VoteStatus
+    reason: str = ""  # why an unparsed vote has no score
+    finish_reason: FinishReason = "eos"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """All that is known of a candidate's worth."""
+
+    prompt_index: int
+    visit: int
+    candidate_index: int
+    score: float | None  # the mean of the votes that have one
+    votes: tuple[Vote, ...] = ()  # none where a reward model or function scored
+    reason: str = ""  # why there is no score
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A chosen and a rejected response to one prompt."""
+
+    prompt_index: int
+    visit: int
+    prompt: str
+    chosen: str
+    rejected: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    chosen_index: int = -1  # the candidate's index; -1 where the pair was given, not sampled
+    rejected_index: int = -1
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """How far the judge sets the two apart, in the judge's points."""
+        if self.chosen_score is None or self.rejected_score is None:
+            return None
+        return self.chosen_score - self.rejected_score
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A visit to a prompt that gave no pair."""
+
+    prompt_index: int
+    visit: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One sequence and which of its tokens are trained on. Born together, never taken apart."""
+
+    ids: Tensor  # int64 (T,)
+    is_target: Tensor  # bool (T,); position 0 is never a target
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.is_target.sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairExample:
+    """Two sequences with the same prompt; `index` addresses the stored reference log-probs."""
+
+    index: int
+    chosen: Example
+    rejected: Example
+    margin: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen) + len(self.rejected)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceBatch:
+    """Right-padded sequences."""
+
+    ids: Tensor  # int64 (B, T)
+    is_target: Tensor  # bool (B, T), False on padding
+    lengths: Tensor  # int64 (B,)
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.is_target.sum())
+
+    def to(self, device: torch.device) -> "SequenceBatch":
+        return SequenceBatch(self.ids.to(device), self.is_target.to(device), self.lengths.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairBatch:
+    """Chosen and rejected rows in the same order."""
+
+    index: Tensor  # int64 (B,)
+    chosen: SequenceBatch
+    rejected: SequenceBatch
+
+    def to(self, device: torch.device) -> "PairBatch":
+        return PairBatch(self.index, self.chosen.to(device), self.rejected.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairLogProbs:
+    """What a preference loss sees of a batch: float (B,) each, summed over the response's tokens."""
+
+    chosen: Tensor
+    rejected: Tensor
+    reference_chosen: Tensor
+    reference_rejected: Tensor
+    chosen_lengths: Tensor  # number of target tokens
+    rejected_lengths: Tensor

@@ -1,0 +1,35 @@
+"""Which items make up which optimizer step: a pure function of the seed, so resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+from self_rewarding_lm_pytorch.seeds import address
+
+Item = TypeVar("Item")
+
+
+def steps_per_epoch(num_items: int, batch_size: int) -> int:
+    """The last step of an epoch may be smaller; nothing is dropped."""
+    return math.ceil(num_items / batch_size)
+
+
+def step_indices(num_items: int, batch_size: int, step: int, *seed: int | str) -> list[int]:
+    """The items of optimizer step `step` (from 0): each epoch is its own shuffle of all items."""
+    epoch, within = divmod(step, steps_per_epoch(num_items, batch_size))
+    generator = torch.Generator().manual_seed(address("shuffle", *seed, epoch))
+    order = torch.randperm(num_items, generator=generator)
+    return [int(i) for i in order[within * batch_size : (within + 1) * batch_size]]
+
+
+def micro_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Items of similar length together, so that little padding is computed; longest first.
+
+    Within a step the order of items changes nothing but rounding: sums are divided by counts.
+    """
+    order = sorted(items, key=len, reverse=True)  # type: ignore[arg-type]
+    return [list(order[start : start + size]) for start in range(0, len(order), size)]

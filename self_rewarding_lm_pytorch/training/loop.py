@@ -1,0 +1,184 @@
+"""The one training loop. It knows items, objectives and steps; not where items come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.errors import TrainingError
+from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.records import SequenceBatch
+from self_rewarding_lm_pytorch.seeds import address
+from self_rewarding_lm_pytorch.training.batching import micro_batches, step_indices, steps_per_epoch
+from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
+from self_rewarding_lm_pytorch.training.objectives import AnyTerm
+from self_rewarding_lm_pytorch.training.optimizer import learning_rate, make_optimizer
+from self_rewarding_lm_pytorch.training.settings import TrainSettings
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Hooks:
+    """What may be called while training; every hook is optional."""
+
+    on_log: Callable[[int, int, Metrics], None] = lambda step, num_steps, metrics: None
+    after_step: Callable[[int], None] = lambda step: None  # gets the number of finished steps
+    stopper: EarlyStopper | None = None
+    validation: AnyTerm | None = None
+
+
+@dataclass
+class TrainResult:
+    """What a training came to."""
+
+    num_steps: int = 0
+    stopped_early: bool = False
+    metrics: Metrics = field(default_factory=dict)  # last logged values
+
+
+def train(
+    policy: Policy,
+    terms: Sequence[AnyTerm],
+    settings: TrainSettings,
+    *,
+    accelerator: Accelerator,
+    seed: Sequence[int | str],
+    hooks: Hooks | None = None,
+) -> TrainResult:
+    """Runs the optimizer steps of one stage; the first term sets how many.
+
+    Each step takes a batch from every term, sums each term's loss over its micro-batches and divides
+    by the term's count over the whole step, so that how the batch is split changes no gradient.
+    """
+    hooks = hooks or Hooks()
+    main = terms[0]
+    per_epoch = steps_per_epoch(len(main.items), main.batch_size)
+    num_steps = settings.num_steps or per_epoch * settings.epochs
+    result = TrainResult()
+    with policy.dropout(settings.dropout), torch.random.fork_rng():
+        stepper = _Stepper(policy, terms, settings, accelerator, seed)
+        for step in range(num_steps):
+            stepper.run(step, learning_rate(settings, step, num_steps))
+            result.num_steps = step + 1
+            hooks.after_step(result.num_steps)
+            is_last = result.num_steps == num_steps
+            if is_last or result.num_steps % settings.log_every == 0:
+                result.metrics |= stepper.read_metrics()
+                hooks.on_log(result.num_steps, num_steps, result.metrics)
+            if _due(settings.validate_every, result.num_steps, is_last) and hooks.validation:
+                result.metrics |= validation_metrics(policy, hooks.validation)
+                hooks.on_log(result.num_steps, num_steps, result.metrics)
+            stopper = hooks.stopper
+            if stopper and (result.num_steps % stopper.every == 0) and stopper.check(policy.module):
+                result.stopped_early = True
+                break
+        if hooks.stopper:
+            hooks.stopper.restore(policy.module)
+    policy.module.eval()
+    return result
+
+
+def validation_metrics(policy: Policy, term: AnyTerm) -> Metrics:
+    """The term's loss over all its items, without dropout."""
+    total, count = 0.0, 0.0
+    logprobs = SequenceLogProbs(policy)
+    with policy.evaluating():
+        for items in micro_batches(term.items, term.micro_batch_size):
+            batch = term.objective.collate(items).to(policy.device)
+            total += float(term.objective.loss(_caller(logprobs), batch)[0])
+            count += sum(term.objective.count(item) for item in items)
+    return {"valid_loss": total / count}
+
+
+class _Stepper:
+    """One optimizer step after the other; metrics stay tensors until they are read."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        terms: Sequence[AnyTerm],
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        seed: Sequence[int | str],
+    ) -> None:
+        self._policy = policy
+        self._terms = terms
+        self._settings = settings
+        self._accelerator = accelerator
+        self._seed = tuple(seed)
+        self._optimizer = make_optimizer(policy.module, settings)
+        self._model: Any = SequenceLogProbs(policy)
+        self._sums: dict[str, list[tuple[Tensor, float]]] = {}
+        self._rate = 0.0
+        self._grad_norm = 0.0
+
+    def run(self, step: int, rate: float) -> None:
+        torch.manual_seed(address("dropout", *self._seed, step))  # no generator state to save
+        self._rate = rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._policy.module.train()
+        for term in self._terms:
+            self._backward(term, step)
+        limit = self._settings.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._policy.module.parameters(), limit or torch.inf)
+        self._grad_norm = float(norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient of step {step + 1} is not finite ({float(norm)}), so the update would "
+                f"destroy the weights; lower the learning rate ({rate:g}) or look at the batch's data"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, term: AnyTerm, step: int) -> None:
+        indices = step_indices(len(term.items), term.batch_size, step, *self._seed, term.name)
+        items = [term.items[i] for i in indices]
+        count = sum(term.objective.count(item) for item in items)
+        for micro in micro_batches(items, term.micro_batch_size):
+            batch = term.objective.collate(micro).to(self._policy.device)
+            with self._accelerator.autocast() if self._accelerator else nullcontext():
+                loss, sums = term.objective.loss(_caller(self._model), batch)
+            loss = loss * (term.weight / count)
+            self._accelerator.backward(loss)
+            self._record("loss", loss.detach(), 0.0)
+            for name, value in sums.items():
+                share = sum(term.objective.count(item) for item in micro)
+                self._record(_metric_name(term, self._terms, name), value, share)
+        self._record("loss", torch.zeros(()), 1.0 if term is self._terms[0] else 0.0)
+
+    def _record(self, name: str, value: Tensor, count: float) -> None:
+        self._sums.setdefault(name, []).append((value, count))
+
+    def read_metrics(self) -> Metrics:
+        """Means since the last reading."""
+        means = {
+            name: float(sum(float(value) for value, _ in parts) / sum(count for _, count in parts))
+            for name, parts in self._sums.items()
+        }
+        self._sums.clear()
+        return means | {"learning_rate": self._rate, "grad_norm": self._grad_norm}
+
+
+def _metric_name(term: AnyTerm, terms: Sequence[AnyTerm], name: str) -> str:
+    return name if term is terms[0] else f"{term.name}_{name}"
+
+
+def _caller(model: Any) -> Callable[[SequenceBatch], Tensor]:
+    def logprobs(batch: SequenceBatch) -> Tensor:
+        out: Tensor = model(batch.ids, batch.is_target, batch.lengths)
+        return out
+
+    return logprobs
+
+
+def _due(every: int | None, step: int, is_last: bool) -> bool:
+    return is_last or (every is not None and step % every == 0)

@@ -1,0 +1,137 @@
+"""What is minimized: sums over a micro-batch, divided by counts over the whole optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.data.collate import collate, collate_pairs
+from self_rewarding_lm_pytorch.losses.base import PreferenceLoss
+from self_rewarding_lm_pytorch.losses.preference import log_ratio_difference
+from self_rewarding_lm_pytorch.records import (
+    Example,
+    PairBatch,
+    PairExample,
+    PairLogProbs,
+    SequenceBatch,
+)
+
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Batch = TypeVar("Batch")
+Sums = dict[str, Tensor]
+"""Metric name -> sum over the micro-batch, detached."""
+
+LogProbs = Callable[[SequenceBatch], Tensor]
+"""Sum of target log-probs for each row, (B,)."""
+
+
+class Objective(Protocol[Item_contra, Batch]):
+    """A loss over items of one kind."""
+
+    def count(self, item: Item_contra) -> float:
+        """What this item adds to the divisor; known without running the model."""
+        ...
+
+    def collate(self, items: Sequence[Item_contra]) -> Batch: ...
+
+    def loss(self, logprobs: LogProbs, batch: Batch) -> tuple[Tensor, Sums]:
+        """The summed (not averaged) loss, and summed metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class Term(Generic[Item, Batch]):
+    """One source of items and its objective; a step draws `batch_size` items from each term."""
+
+    name: str
+    items: Sequence[Item]
+    objective: Objective[Item, Batch]
+    batch_size: int  # items in one optimizer step, over all micro-batches and processes
+    micro_batch_size: int  # items in one forward pass
+    weight: float = 1.0
+
+
+class SupervisedObjective:
+    """Cross-entropy on the target tokens, a mean over all target tokens of the step."""
+
+    def count(self, item: Example) -> float:
+        return item.num_targets
+
+    def collate(self, items: Sequence[Example]) -> SequenceBatch:
+        return collate(items)
+
+    def loss(self, logprobs: LogProbs, batch: SequenceBatch) -> tuple[Tensor, Sums]:
+        total = -logprobs(batch).sum()
+        return total, {"nll": total.detach()}
+
+
+class ReferenceLogProbs(Protocol):
+    """Where a preference loss gets its reference from: stored numbers, or a live model."""
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Reference log-probs of chosen and rejected, (B,) each, without gradient."""
+        ...
+
+
+class PreferenceObjective:
+    """A pair loss, a mean over the pairs of the step.
+
+    nll_weight adds the negative log-likelihood of the chosen response, a mean over its own tokens
+    (Pang et al., 2404.19733, equation 1), which keeps the chosen response likely.
+    """
+
+    def __init__(
+        self,
+        loss: PreferenceLoss,
+        reference: ReferenceLogProbs,
+        *,
+        beta: float,
+        nll_weight: float = 0.0,
+    ) -> None:
+        self._loss = loss
+        self._reference = reference
+        self._beta = beta
+        self._nll_weight = nll_weight
+
+    def count(self, item: PairExample) -> float:
+        return 1.0
+
+    def collate(self, items: Sequence[PairExample]) -> PairBatch:
+        return collate_pairs(items)
+
+    def loss(self, logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Sums]:
+        reference_chosen, reference_rejected = self._reference(batch)
+        chosen, rejected = logprobs(batch.chosen), logprobs(batch.rejected)
+        pair = PairLogProbs(
+            chosen=chosen,
+            rejected=rejected,
+            reference_chosen=reference_chosen.to(chosen),
+            reference_rejected=reference_rejected.to(chosen),
+            chosen_lengths=batch.chosen.is_target.sum(dim=1),
+            rejected_lengths=batch.rejected.is_target.sum(dim=1),
+        )
+        total = self._loss(pair, self._beta).sum()
+        nll = -(chosen / pair.chosen_lengths.clamp(min=1)).sum()
+        return total + self._nll_weight * nll, _pair_metrics(pair, total, self._beta)
+
+
+def _pair_metrics(pair: PairLogProbs, total: Tensor, beta: float) -> Sums:
+    with torch.no_grad():
+        margins = beta * log_ratio_difference(pair)
+        return {
+            "preference_loss": total.detach(),
+            "margin": margins.sum(),
+            "accuracy": (margins > 0).float().sum(),
+            "reward_chosen": beta * (pair.chosen - pair.reference_chosen).sum(),
+            "reward_rejected": beta * (pair.rejected - pair.reference_rejected).sum(),
+            "chosen_logprob_per_token": (pair.chosen / pair.chosen_lengths.clamp(min=1)).sum(),
+            "rejected_logprob_per_token": (pair.rejected / pair.rejected_lengths.clamp(min=1)).sum(),
+        }
+
+
+AnyTerm = Term[Any, Any]

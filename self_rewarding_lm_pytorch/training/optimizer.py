@@ -1,0 +1,52 @@
+"""AdamW and the learning-rate schedules."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import torch
+from torch import nn
+
+from self_rewarding_lm_pytorch.errors import ConfigError, TrainingError
+from self_rewarding_lm_pytorch.registry import unknown_name
+from self_rewarding_lm_pytorch.training.settings import TrainSettings
+
+
+def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW over everything that trains; weight decay on matrices only."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if not trained:
+        raise TrainingError(
+            "no parameter of the model requires a gradient, so training would change nothing; "
+            "call model.requires_grad_(True), or check which adapter is active"
+        )
+    known = set(inspect.signature(torch.optim.AdamW).parameters) - {"params", "lr", "weight_decay"}
+    for name in settings.optimizer_kwargs:
+        if name not in known:
+            raise ConfigError(unknown_name("optimizer argument", name, list(known)))
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        **settings.optimizer_kwargs,
+    )
+
+
+def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
+    """The rate of optimizer step `step` (from 0): warm-up, then the fall to the end rate."""
+    peak = settings.learning_rate
+    end = peak / 10 if settings.end_learning_rate is None else settings.end_learning_rate
+    if step < settings.warmup_steps:
+        return peak * (step + 1) / settings.warmup_steps
+    decay_steps = settings.num_decay_steps or num_steps
+    decay_steps = max(1, decay_steps - settings.warmup_steps)
+    progress = min(1.0, (step - settings.warmup_steps) / decay_steps)
+    if settings.schedule == "constant":
+        return peak
+    if settings.schedule == "linear":
+        return peak + (end - peak) * progress
+    return end + (peak - end) * (1 + math.cos(math.pi * progress)) / 2

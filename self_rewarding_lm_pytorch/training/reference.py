@@ -1,0 +1,52 @@
+"""Where reference log-probs come from: computed once and stored, or asked of a live model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.data.collate import collate_pairs
+from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.records import PairBatch, PairExample
+from self_rewarding_lm_pytorch.training.batching import micro_batches
+
+
+class StoredReference:
+    """Log-probs of a frozen reference, looked up by each pair's index. No second model is held."""
+
+    def __init__(self, chosen: Tensor, rejected: Tensor) -> None:
+        self._chosen = chosen  # float (num_pairs,), on the CPU
+        self._rejected = rejected
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        return self._chosen[batch.index], self._rejected[batch.index]
+
+    @classmethod
+    def from_policy(
+        cls, policy: Policy, pairs: Sequence[PairExample], *, micro_batch_size: int
+    ) -> StoredReference:
+        """The policy as it is now (dropout off) becomes the reference; pairs' indices are 0..n-1."""
+        chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
+        with policy.evaluating():
+            for micro in micro_batches(pairs, micro_batch_size):
+                batch = collate_pairs(micro).to(policy.device)
+                chosen[batch.index] = sequence_logprobs(policy, batch.chosen).float().cpu()
+                rejected[batch.index] = sequence_logprobs(policy, batch.rejected).float().cpu()
+        return cls(chosen, rejected)
+
+
+class LiveReference:
+    """Log-probs asked of a model at each batch, for a reference that moves (EMA)."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        with self._policy.evaluating():
+            return (
+                sequence_logprobs(self._policy, batch.chosen),
+                sequence_logprobs(self._policy, batch.rejected),
+            )
