@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from self_rewarding_lm_pytorch.errors import ConfigError
@@ -31,7 +31,7 @@ class Registry(Generic[Part]):
         return part
 
 
-def unknown_name(what: str, name: str, known: "Iterator[str] | dict[str, str] | list[str]") -> str:
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is not in a table, with the nearest one that is."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)

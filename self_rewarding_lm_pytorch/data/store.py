@@ -116,6 +116,7 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _record(kind: type[Record], row: dict[str, Any]) -> Record:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
     if kind is Judgment:
-        row = {**row, "votes": [Vote(**vote) for vote in row["votes"]]}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+        fields["votes"] = tuple(Vote(**vote) for vote in fields["votes"])
+    return kind(**fields)

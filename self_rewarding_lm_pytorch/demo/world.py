@@ -36,16 +36,14 @@ ADJECTIVES = split_words("red old small quiet bright cold tall green happy dark"
 VERBS = split_words("sees finds likes watches follows meets")
 PLACES = split_words("near by under behind")
 SCENERY = split_words("today again slowly outside")
+VAGUE_ADJECTIVE, VAGUE_NOUN = "nice", "thing"
 CONTENT_WORDS = frozenset(NOUNS + ADJECTIVES + VERBS)
-GLUE = split_words("the and . : use task answer judge yes no stop short fresh Score 0 1 2 3 4 5")
+GLUE = split_words("the and nice thing . : use task answer judge yes no stop short fresh Score 0 1 2 3 4 5")
 SPECIALS = ["<pad>", "<eos>"]
 
 MAX_WORDS = 9
-NUM_TEST_PROMPTS = 500
-NUM_JUDGED_PROMPTS = 300
-NUM_SEED_ANSWERS = 3_000
-NUM_JUDGE_LABELS = 6_000
-NUM_JUDGED = 500
+NUM_TEST_PROMPTS, NUM_JUDGED_PROMPTS = 500, 300
+NUM_SEED_ANSWERS, NUM_JUDGE_LABELS, NUM_JUDGED = 3_000, 6_000, 500
 
 # What the judge is shown. It names no rubric: a model this small learns that from the labels.
 JUDGE_TEMPLATE = "judge task: {{ prompt }} answer: {{ response }} judge:"
@@ -123,8 +121,8 @@ def judge_prompt(prompt: str, answer: str) -> str:
 def write_answer(random: Random, prompt: str, quality: float = 0.5) -> str:
     """An answer each of whose five properties holds with probability `quality`, independently.
 
-    A property fails in the ways people fail: another word for the one asked for, or, twice as often, none
-    (the subject is never left out); no full stop, two, or one too early; a sentence that runs on or repeats.
+    A property fails in the ways people fail: mostly a vague word for the one asked for, or another, or none
+    (but always a subject); no full stop, two, or one too early; a sentence that runs on or repeats.
     """
     adjective, first, second = named_words(prompt)
     nouns = random.sample([noun for noun in NOUNS if noun not in (first, second)], 4)
@@ -134,17 +132,17 @@ def write_answer(random: Random, prompt: str, quality: float = 0.5) -> str:
     def holds() -> bool:
         return random.random() < quality
 
-    about = adjective if holds() else random.choice((adjectives[0], "", ""))
-    one = first if holds() else nouns[0]
-    two = second if holds() else random.choice((nouns[1], "", ""))
+    about = adjective if holds() else random.choice((adjectives[0], VAGUE_ADJECTIVE, VAGUE_ADJECTIVE, ""))
+    one = first if holds() else random.choice((nouns[0], VAGUE_NOUN, VAGUE_NOUN))
+    two = second if holds() else random.choice((nouns[1], VAGUE_NOUN, VAGUE_NOUN, ""))
     scenery = random.choice(SCENERY) if random.random() < 0.3 else ""
     words = [word for word in ("the", about, one, verbs[0], two and "the", two, scenery) if word]
     if not holds():
         words = _spoil(random, words, [adjectives[1], nouns[2], verbs[1], nouns[3]])
     if holds():
         return join_words([*words, "."])
-    early = random.randrange(1, len(words))
-    too_early = [*words[:early], ".", *words[early:], "."]
+    middle = random.randrange(1, len(words))
+    too_early = [*words[:middle], ".", *words[middle:], "."]
     return join_words(random.choice((words, words, [*words, ".", "."], too_early)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -44,8 +43,7 @@ class ScoreForcer:
         # Prefix and value are tokenized together: where a tokenizer joins the blank to the digit, the
         # prefix alone would end in tokens that never precede a score.
         whole = [codec.continuation_ids("\n" + prefix + text) for text in texts]
-        shared = len(os.path.commonprefix(whole))  # type: ignore[type-var]
-        shared = min(shared, min(map(len, whole)) - 1)
+        shared = _shared_length(whole)
         self._prefix = whole[0][:shared]
         self._choices = [ids[shared:] for ids in whole]
 
@@ -68,3 +66,10 @@ class ScoreForcer:
         drawn = uniforms(torch.tensor(list(keys), dtype=torch.int64), 0)[:, None] * cumulative[:, -1:]
         chosen = torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=len(self._values) - 1)
         return [float(value) for value in self._values[chosen]]
+
+
+def _shared_length(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all rows begin with, leaving each row at least one of its own."""
+    shortest = min(map(len, rows))
+    equal = (len({row[place] for row in rows}) == 1 for place in range(shortest))
+    return min(next((place for place, same in enumerate(equal) if not same), shortest), shortest - 1)

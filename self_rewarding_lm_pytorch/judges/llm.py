@@ -87,9 +87,9 @@ class LLMJudge:
     def _vote(self, index: int, completion: Completion) -> Vote:
         text = self._codec.decode(completion.ids)
         parsed = self._parser.parse(text)
-        status = "unparsed" if parsed.score is None else "parsed"
-        reason = parsed.status if parsed.score is None else ""
-        return Vote(index, text, parsed.score, status, reason, completion.finish_reason)
+        if parsed.score is None:
+            return Vote(index, text, None, "unparsed", parsed.status, completion.finish_reason)
+        return Vote(index, text, parsed.score, "parsed", "", completion.finish_reason)
 
     def _force(
         self,

@@ -83,7 +83,8 @@ def _one_number_each(out: Any, num_rows: int) -> Tensor:
             f"the reward model turned {num_rows} rows into shape {tuple(out.shape)}; expected "
             f"({num_rows},) or ({num_rows}, 1)"
         )
-    return out.detach().float().cpu()
+    numbers: Tensor = out.detach().float().cpu()
+    return numbers
 
 
 def _judgment(candidate: Candidate, score: float) -> Judgment:

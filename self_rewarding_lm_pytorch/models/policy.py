@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from self_rewarding_lm_pytorch.models.weights import load_weights
+
 
 class Cache(ABC):
     """What a policy remembers of the rows it has read. Rows may be repeated or dropped."""
@@ -78,6 +80,10 @@ class Policy(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes the weights into an existing folder."""
+
+    def restore(self, folder: Path) -> None:
+        """Takes the weights that `save` wrote there."""
+        load_weights(self.module, *sorted(folder.glob("*.safetensors")))
 
     @contextmanager
     def dropout(self, probability: float | None) -> Iterator[None]:

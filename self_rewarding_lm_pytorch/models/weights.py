@@ -42,9 +42,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Copies a file's weights into the module; every tensor must find its place and shape."""
-    state = read_weights(path)
+def load_weights(module: nn.Module, *paths: Path) -> None:
+    """Copies the weights of one file, or of several shards, into the module.
+
+    Raises CheckpointError unless every tensor finds its place and shape.
+    """
+    if not paths:
+        raise CheckpointError("there is no weight file to load; expected at least one .safetensors file")
+    state = {name: tensor for path in paths for name, tensor in read_weights(path).items()}
+    path = paths[0]
     own = module.state_dict()
     places = {(t.data_ptr(), tuple(t.shape)): t for name, t in own.items() if name in state}
     missing = [

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.errors import TrainingError
+from self_rewarding_lm_pytorch.models.weights import save_weights
 
 
 class EarlyStopper:
-    """Asks `evaluate(model) -> number` (higher is better); stops at the first fall.
+    """Asks `evaluate(model) -> number` (higher is better) every so many steps.
 
+    calculate_should_stop: scores so far -> whether to stop; by default at the first fall.
+    early_stop_checkpoint_folder: where the best weights are also written, as best.safetensors.
     The best weights are kept on the CPU and put back by `restore`.
     """
 
-    def __init__(self, evaluate: Callable[[nn.Module], Any], *, every: int) -> None:
+    def __init__(
+        self,
+        evaluate: Callable[[nn.Module], Any],
+        *,
+        every: int,
+        calculate_should_stop: Callable[[list[float]], bool] | None = None,
+        early_stop_checkpoint_folder: str | Path | None = None,
+    ) -> None:
         self._evaluate = evaluate
         self.every = every
+        self._should_stop = calculate_should_stop or has_fallen
+        self._folder = Path(early_stop_checkpoint_folder) if early_stop_checkpoint_folder else None
         self.scores: list[float] = []
         self._best_score = -math.inf
         self._best: dict[str, Tensor] = {}
@@ -37,14 +51,20 @@ class EarlyStopper:
                 "the early stopper's evaluation gave NaN, so no best weights can be told; it must "
                 "return one number, higher is better"
             )
-        fell = bool(self.scores) and score < self.scores[-1]
         self.scores.append(score)
         if score > self._best_score:
             self._best_score = score
             self._best = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
-        return fell
+            if self._folder is not None:
+                write_atomically(self._folder / "best.safetensors", lambda path: save_weights(module, path))
+        return bool(self._should_stop(self.scores))
 
     def restore(self, module: nn.Module) -> None:
         """Puts the best weights back, if anything was evaluated."""
         if self._best:
             module.load_state_dict(self._best)
+
+
+def has_fallen(scores: list[float]) -> bool:
+    """Whether the last score is below the one before."""
+    return len(scores) > 1 and scores[-1] < scores[-2]

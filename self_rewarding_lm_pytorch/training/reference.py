@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from ema_pytorch import EMA
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.data.collate import collate_pairs
@@ -26,7 +27,12 @@ class StoredReference:
 
     @classmethod
     def from_policy(
-        cls, policy: Policy, pairs: Sequence[PairExample], *, micro_batch_size: int
+        cls,
+        policy: Policy,
+        pairs: Sequence[PairExample],
+        *,
+        micro_batch_size: int,
+        on_progress: Callable[[int], None] = lambda done: None,
     ) -> StoredReference:
         """The policy as it is now (dropout off) becomes the reference; pairs' indices are 0..n-1."""
         chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
@@ -35,18 +41,38 @@ class StoredReference:
                 batch = collate_pairs(micro).to(policy.device)
                 chosen[batch.index] = sequence_logprobs(policy, batch.chosen).float().cpu()
                 rejected[batch.index] = sequence_logprobs(policy, batch.rejected).float().cpu()
+                on_progress(len(micro))
         return cls(chosen, rejected)
 
 
 class LiveReference:
-    """Log-probs asked of a model at each batch, for a reference that moves (EMA)."""
+    """Log-probs asked of a frozen model at each batch."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        with self._policy.evaluating():
+        with self.policy.evaluating():
             return (
-                sequence_logprobs(self._policy, batch.chosen),
-                sequence_logprobs(self._policy, batch.rejected),
+                sequence_logprobs(self.policy, batch.chosen),
+                sequence_logprobs(self.policy, batch.rejected),
             )
+
+
+class EMAReference(LiveReference):
+    """A reference that follows the policy: after each step r <- decay r + (1 - decay) p."""
+
+    def __init__(self, policy: Policy, decay: float) -> None:
+        super().__init__(policy.copy())
+        self._ema = EMA(
+            policy.module,
+            ema_model=self.policy.module,
+            beta=decay,
+            include_online_model=False,
+        )
+        self._online = policy.module
+        self._decay = decay
+
+    def update(self, step: int = 0) -> None:
+        # Not `EMA.update`, whose warm-up would use another decay than the one asked for.
+        self._ema.update_moving_average(self.policy.module, self._online, self._decay)

@@ -30,6 +30,8 @@ class TrainSettings(BaseModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: as the model was built
     validate_every: Positive | None = None
     early_stop_every: Positive = 200
+    early_stop_kwargs: dict[str, Any] = Field(default_factory=dict)  # further EarlyStopper arguments
+    checkpoint_every: Positive | None = None  # weights saved on the way, beside the stage's checkpoint
     log_every: Positive = 10
 
     @model_validator(mode="after")

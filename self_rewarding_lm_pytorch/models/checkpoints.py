@@ -1,0 +1,29 @@
+"""`load_checkpoint`: the weights of a run, into a model that is already built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from self_rewarding_lm_pytorch.errors import CheckpointError
+from self_rewarding_lm_pytorch.models.weights import load_weights
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Copies saved weights into `model`.
+
+    path: a .safetensors file, a checkpoint or stage folder of a run, or a .pt file of the published
+    library (read without unpickling code). Raises CheckpointError unless every weight fits.
+    """
+    path = Path(path)
+    if path.is_dir():
+        place = path / "checkpoint" if (path / "checkpoint").is_dir() else path
+        files = sorted(place.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(f"there is no .safetensors file in {place}; name a stage's checkpoint")
+        load_weights(model, *files)
+    elif path.exists():
+        load_weights(model, path)
+    else:
+        raise CheckpointError(f"there is no checkpoint at {path}")

@@ -1,0 +1,113 @@
+"""SelfRewardingTrainer: a list of stage configs over one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from self_rewarding_lm_pytorch.config import Plan, plan_text
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
+from self_rewarding_lm_pytorch.models.load import policy_for
+from self_rewarding_lm_pytorch.models.weights import save_weights
+from self_rewarding_lm_pytorch.pipeline import Summary, run
+from self_rewarding_lm_pytorch.published.configs import FinetuneConfig
+from self_rewarding_lm_pytorch.published.paper import create_default_paper_config
+from self_rewarding_lm_pytorch.published.reward_config import DefaultRewardConfig, RewardConfig
+from self_rewarding_lm_pytorch.run_folder import RunFolder
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
+from self_rewarding_lm_pytorch.text import FunctionCodec
+
+
+class SelfRewardingTrainer:
+    """Fine-tunes `model` stage by stage; calling the trainer runs it.
+
+    finetune_configs: a list of configs in any order, or a dict for create_default_paper_config.
+    self_reward_prompt_config: how the judge is asked, one config or a dict of named ones.
+    pad_id: a negative one marks right padding in id tensors.
+    checkpoints_folder: the run folder. The model holds the final weights when the call returns.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        finetune_configs: dict[str, Any] | Sequence[FinetuneConfig | StageConfig],
+        tokenizer_encode: Callable[[str], Any],
+        tokenizer_decode: Callable[[Tensor], str],
+        self_reward_prompt_config: RewardConfig | Mapping[str, RewardConfig] | None = None,
+        pad_id: int = -1,
+        checkpoints_folder: str | Path = "./checkpoints",
+        accelerate_kwargs: Mapping[str, Any] | None = None,
+        eos_id: int | None = None,
+    ) -> None:
+        if isinstance(finetune_configs, dict):
+            finetune_configs = create_default_paper_config(**finetune_configs)
+        self.model = model
+        self.finetune_configs = list(finetune_configs)
+        self.checkpoints_folder = Path(checkpoints_folder)
+        self.reward_configs = _named(self_reward_prompt_config)
+        self.pad_id = pad_id
+        policy = policy_for(model)
+        codec = FunctionCodec(tokenizer_encode, tokenizer_decode, eos_id=eos_id, vocab_size=policy.vocab_size)
+        stages = [_stage(config, self.reward_configs) for config in self.finetune_configs]
+        self._plan = Plan(
+            model=model,
+            tokenizer=codec,
+            run=self.checkpoints_folder,
+            accelerate=dict(accelerate_kwargs or {}),
+            stages=stages,
+        )
+
+    def __call__(self, overwrite_checkpoints: bool = False) -> Summary:
+        """Runs (or continues) the stages; see `pipeline.run`.
+
+        overwrite_checkpoints: True starts afresh. False continues an unfinished run of the same plan
+        and refuses a finished one, before any training.
+        """
+        if not overwrite_checkpoints:
+            refuse_finished(self._plan)
+        return run(self._plan, fresh=overwrite_checkpoints, after_stage=self._save_stage)
+
+    def _save_stage(self, env: Environment, number: int, stage: StageConfig) -> None:
+        save_stage_file(self.checkpoints_folder, env, number, stage)
+
+
+def refuse_finished(plan: Plan) -> None:
+    """Raises CheckpointError if the plan's run folder holds a finished run."""
+    folder = RunFolder(plan.run)
+    if not (plan.run / "manifest.json").exists():
+        return
+    stages = [(stage.name, stage.kind) for stage in plan.stages]
+    folder.open(plan_text(plan), plan.seed, stages, fresh=False)
+    if folder.is_finished:
+        raise CheckpointError(
+            f"{plan.run} holds a finished run, which training again would overwrite; call with "
+            "overwrite_checkpoints=True to begin afresh, or name another checkpoints folder"
+        )
+
+
+def save_stage_file(folder: Path, env: Environment, number: int, stage: StageConfig) -> None:
+    """N.KIND.safetensors beside the stage folders."""
+    from self_rewarding_lm_pytorch.data.files import write_atomically
+
+    target = folder / f"{number}.{stage.kind}.safetensors"
+    write_atomically(target, lambda path: save_weights(env.policy.module, path))
+
+
+def _named(config: RewardConfig | Mapping[str, RewardConfig] | None) -> dict[str, RewardConfig]:
+    if config is None:
+        return {"default": DefaultRewardConfig()}
+    if isinstance(config, RewardConfig):
+        return {"default": config}
+    return dict(config)
+
+
+def _stage(config: Any, rewards: Mapping[str, RewardConfig]) -> StageConfig:
+    if isinstance(config, StageConfig):
+        return config
+    if isinstance(config, FinetuneConfig):
+        return config.stage(rewards)
+    raise ConfigError(f"finetune_configs holds {type(config).__name__}; expected configs such as SFTConfig")

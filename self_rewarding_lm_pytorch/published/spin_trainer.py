@@ -1,0 +1,126 @@
+"""SPINTrainer: self-play on its own, through the same pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from self_rewarding_lm_pytorch.config import Plan
+from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
+from self_rewarding_lm_pytorch.models.load import policy_for
+from self_rewarding_lm_pytorch.pipeline import Summary, run
+from self_rewarding_lm_pytorch.published.configs import SelfPlayConfig
+from self_rewarding_lm_pytorch.published.modules import SPIN
+from self_rewarding_lm_pytorch.published.self_rewarding import refuse_finished, save_stage_file
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
+from self_rewarding_lm_pytorch.text import FunctionCodec
+
+
+class SPINTrainer:
+    """Trains on items (ids, prompt length or mask) against the frozen opponent's own responses.
+
+    Arguments as in the published library; `epochs` passes over one iteration's pairs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        train_sft_dataset: Any,
+        max_seq_len: int,
+        valid_sft_dataset: Any = None,
+        valid_every: int = 100,
+        accelerator: Accelerator | None = None,
+        accelerate_kwargs: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        grad_accum_steps: int = 2,
+        epochs: int = 2,
+        start_learning_rate: float = 1e-6,
+        end_learning_rate: float = 1e-7,
+        learning_rate_num_decay_steps: int = 1000,
+        dropout: float = 0.0,
+        weight_decay: float = 0.0,
+        adam_kwargs: Mapping[str, Any] | None = None,
+        temperature: float = 0.7,
+        filter_fn: FilterFn | None = top_p,
+        filter_kwargs: Mapping[str, Any] | None = None,
+        pad_id: int = -1,
+        ref_model_ema_decay: float = 1.0,
+        checkpoint_every: int | None = None,
+        checkpoint_folder: str | Path = "./spin-checkpoints",
+        spin_kwargs: Mapping[str, Any] | None = None,
+        eos_id: int | None = None,
+    ) -> None:
+        spin = model if isinstance(model, SPIN) else None
+        self.model = spin.policy_model if spin is not None else model
+        self.checkpoint_folder = Path(checkpoint_folder)
+        self.pad_id = pad_id
+        self._spin = spin
+        own_beta = {} if spin is None else {"λ": spin.beta}
+        config = SelfPlayConfig(
+            train_dataset=train_sft_dataset,
+            valid_dataset=valid_sft_dataset,
+            max_seq_len=max_seq_len,
+            dropout=dropout,
+            temperature=temperature,
+            filter_fn=filter_fn,
+            filter_kwargs=dict(filter_kwargs or {}),
+            spin_kwargs={
+                "ref_model_ema_decay": ref_model_ema_decay,
+                **own_beta,
+                **(spin_kwargs or {}),
+            },
+            trainer_kwargs={
+                "batch_size": batch_size,
+                "grad_accum_steps": grad_accum_steps,
+                "epochs": epochs,
+                "start_learning_rate": start_learning_rate,
+                "end_learning_rate": end_learning_rate,
+                "learning_rate_num_decay_steps": learning_rate_num_decay_steps,
+                "weight_decay": weight_decay,
+                "adam_kwargs": dict(adam_kwargs or {}),
+                "valid_every": valid_every,
+                "checkpoint_every": checkpoint_every,
+            },
+        )
+        vocab_size = policy_for(self.model).vocab_size
+        self._plan = Plan(
+            model=self.model,
+            tokenizer=_IdsOnly(eos_id, vocab_size),
+            run=self.checkpoint_folder,
+            accelerate=dict(accelerate_kwargs or {}),
+            stages=[config.stage({})],
+        )
+        self._accelerator = accelerator
+
+    def __call__(self, overwrite_checkpoints: bool = True) -> Summary:
+        """Trains; False continues an unfinished run and refuses a finished one."""
+        if not overwrite_checkpoints:
+            refuse_finished(self._plan)
+        if self._spin is not None:
+            self._spin.update_reference_model_with_policy()
+        return run(
+            self._plan,
+            fresh=overwrite_checkpoints,
+            after_stage=self._save_stage,
+            accelerator=self._accelerator,
+        )
+
+    def _save_stage(self, env: Environment, number: int, stage: StageConfig) -> None:
+        save_stage_file(self.checkpoint_folder, env, number, stage)
+
+
+class _IdsOnly(FunctionCodec):
+    """SPIN's items are ids; text never comes up."""
+
+    def __init__(self, eos_id: int | None, vocab_size: int | None) -> None:
+        super().__init__(
+            lambda text: [ord(char) for char in text],
+            lambda ids: " ".join(str(int(token)) for token in ids),
+            eos_id=eos_id,
+            vocab_size=vocab_size,
+        )

@@ -1,0 +1,145 @@
+"""What a stage is given, and what it gives back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
+from self_rewarding_lm_pytorch.models.load import cache_agrees
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.preferences.yields import Yield
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.training.metrics import MetricsLog
+
+
+class Settings(BaseModel):
+    """Base of everything a plan holds: unknown keys are errors, objects are allowed."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class GenerationSettings(Settings):
+    """How much is sampled at once."""
+
+    token_budget: Annotated[int, Field(ge=1)] = 32_768  # cached positions in one batch
+    shard_size: Annotated[int, Field(ge=1)] = 64  # visits to prompts between two saves
+    use_cache: bool = True  # False: read everything again for each token (slow; for comparison)
+
+
+@dataclass
+class Environment:
+    """What all stages of a run share."""
+
+    policy: Policy
+    codec: Codec | None
+    seed: int
+    accelerator: Accelerator
+    reporter: Reporter
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    base: Path | None = None  # where relative paths of the plan start
+
+    def generator(self, policy: Policy | None = None, codec: Codec | None = None) -> PolicyGenerator:
+        """A generator for the policy (or another model), cached where its cache is right."""
+        policy, codec = policy or self.policy, codec or self.codec
+        return PolicyGenerator(
+            policy,
+            codec.eos_ids if codec is not None else (),
+            token_budget=self.generation.token_budget,
+            use_cache=self.can_cache(policy),
+        )
+
+    def can_cache(self, policy: Policy) -> bool:
+        """Whether to use the policy's cache; the reason why not is said once."""
+        if not self.generation.use_cache:
+            return False
+        if not policy.has_cache:
+            self.reporter.say_once(
+                f"the {policy.family} model has no cache: each token reads everything again"
+            )
+            return False
+        if not cache_agrees(policy):
+            self.reporter.say_once(
+                f"the cache of this {policy.family} model does not give the logits of the whole sequence, "
+                "so it is not used: each token reads everything again"
+            )
+            return False
+        return True
+
+    def needed_codec(self, stage: str) -> Codec:
+        if self.codec is None:
+            raise ConfigError(
+                f"stage {stage!r} samples and judges text, but there is no tokenizer; give one with the model "
+                "(or tokenizer_encode and tokenizer_decode)"
+            )
+        return self.codec
+
+
+@dataclass
+class StageRun:
+    """One stage under way."""
+
+    env: Environment
+    number: int  # from 1
+    name: str
+    folder: Path
+    metrics: MetricsLog
+
+    @property
+    def store(self) -> ShardStore:
+        return ShardStore(self.folder)
+
+    @property
+    def seed(self) -> tuple[int | str, ...]:
+        """The beginning of every address of this stage."""
+        return (self.env.seed, self.number, self.name)
+
+
+@dataclass
+class StageOutcome:
+    """What a stage came to; its part of summary.json."""
+
+    counts: Yield = field(default_factory=Yield)
+    num_pairs: int = 0
+    tokens_generated: int = 0
+    generate_seconds: float = 0.0
+    judge_seconds: float = 0.0
+    train_seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class StageConfig(Settings):
+    """A stage of a plan: its settings, and how it runs."""
+
+    name: str = ""
+    kind: str
+
+    def check(self, env: Environment) -> None:
+        """Raises ConfigError or DataError for whatever can be known before any training."""
+        return None
+
+    @abstractmethod
+    def run(self, run: StageRun) -> StageOutcome:
+        """Trains env.policy in place."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _training_keys(cls, values: Any) -> Any:
+        """Training settings may stand beside the stage's own: `learning_rate: 1e-6` for `train: {...}`."""
+        train = cls.model_fields.get("train")
+        if not isinstance(values, dict) or train is None or not isinstance(values.get("train", {}), dict):
+            return values
+        kind: Any = train.annotation
+        moved = {key for key in values if key in kind.model_fields and key not in cls.model_fields}
+        kept = {key: value for key, value in values.items() if key not in moved}
+        if moved:
+            kept["train"] = {**values.get("train", {}), **{key: values[key] for key in moved}}
+        return kept

@@ -1,0 +1,75 @@
+"""How many tokens responses and judgments may take, settled before anything is sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from self_rewarding_lm_pytorch.errors import ConfigError
+
+DEFAULT_RESPONSE = 256
+DEFAULT_JUDGMENT = 256
+SMALL_JUDGMENT = 64  # a judgment's budget falls to this before the response's is touched
+SMALLEST_RESPONSE = 4
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Tokens; `notes` says in words what was lowered, and why."""
+
+    response: int
+    judgment: int
+    notes: tuple[str, ...] = ()
+
+
+def response_budget(
+    *, stage: str, wanted: int, prompt: int, context: int | None, max_seq_len: int | None
+) -> Budgets:
+    """The response's budget after the longest prompt (`prompt` tokens) in the model's context."""
+    limits = [limit for limit in (context, max_seq_len) if limit is not None]
+    if not limits or prompt + wanted <= min(limits):
+        return Budgets(wanted, 0)
+    room = min(limits) - prompt
+    if room < 1:
+        raise ConfigError(
+            f"stage {stage!r}: the longest prompt has {prompt} tokens, which leaves no room for a response "
+            f"in {_limits(context, max_seq_len)}; shorten the prompts or raise the limit"
+        )
+    note = (
+        f"stage {stage!r}: responses are limited to {room} tokens instead of {wanted}: "
+        f"{_limits(context, max_seq_len)}, the longest prompt has {prompt}"
+    )
+    return Budgets(room, 0, (note,))
+
+
+def judged_budgets(
+    *, stage: str, response: Budgets, judgment: int, judge_prompt: int, forced: int, context: int | None
+) -> Budgets:
+    """Both budgets so that rubric, prompt, response, judgment and forced score fit the judge's context.
+
+    judge_prompt: tokens of the rendered judge prompt for the longest prompt and no response.
+    """
+    if context is None:
+        return Budgets(response.response, judgment, response.notes)
+    room = context - judge_prompt - forced
+    if response.response + judgment <= room:
+        return Budgets(response.response, judgment, response.notes)
+    lowered_judgment = max(min(judgment, SMALL_JUDGMENT), room - response.response)
+    lowered_response = min(response.response, room - lowered_judgment)
+    if lowered_response < min(SMALLEST_RESPONSE, response.response):
+        raise ConfigError(
+            f"stage {stage!r}: the judge's context is {context} tokens, but its rubric and the longest "
+            f"prompt take {judge_prompt}, a judgment {lowered_judgment} and the forced score {forced}, which leaves "
+            f"{lowered_response} for the response; use a shorter judge template or a smaller judgment budget"
+        )
+    note = (
+        f"stage {stage!r}: in the judge's context of {context} tokens (rubric and longest prompt "
+        f"{judge_prompt}) responses get {lowered_response} tokens instead of {response.response} and "
+        f"judgments {lowered_judgment} instead of {judgment}"
+    )
+    return Budgets(lowered_response, lowered_judgment, (*response.notes, note))
+
+
+def _limits(context: int | None, max_seq_len: int | None) -> str:
+    parts = [] if context is None else [f"the model's context of {context}"]
+    parts += [] if max_seq_len is None else [f"max_seq_len {max_seq_len}"]
+    return " and ".join(parts)

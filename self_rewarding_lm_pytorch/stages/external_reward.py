@@ -1,0 +1,54 @@
+"""DPO with an external reward: own samples, scored by a reward model or a function."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from self_rewarding_lm_pytorch.judges.base import Judge
+from self_rewarding_lm_pytorch.judges.function import FunctionJudge, load_reward_function
+from self_rewarding_lm_pytorch.judges.reward_model import RewardModelJudge
+from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
+from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, response_budget
+from self_rewarding_lm_pytorch.stages.rewarded import RewardedStage
+
+
+class ExternalRewardStage(RewardedStage):
+    """reward: `file.py:name`, a function (prompts, responses) -> list of floats over text.
+
+    reward_model (from Python): a module or function over ids of prompt + response.
+    """
+
+    kind: Literal["external_reward"] = "external_reward"
+    reward: Any = None
+    reward_model: Any = None
+
+    def budgets(self, env: Environment, prompts: list[Prompt]) -> Budgets:
+        return response_budget(
+            stage=self.name,
+            wanted=self.candidates.max_new_tokens or DEFAULT_RESPONSE,
+            prompt=max(len(prompt.ids) for prompt in prompts),
+            context=env.policy.max_length,
+            max_seq_len=self.max_seq_len,
+        )
+
+    def check(self, env: Environment) -> None:
+        if (self.reward is None) == (self.reward_model is None):
+            raise ValueError(
+                f"stage {self.name!r} needs either reward (a function over text) or reward_model (over ids)"
+            )
+        if isinstance(self.reward, str):
+            load_reward_function(self.reward, base=env.base)
+        super().check(env)
+
+    def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
+        if self.reward_model is not None:
+            device = run.env.accelerator.device
+            if isinstance(self.reward_model, nn.Module):
+                self.reward_model.to(device).eval()
+            return RewardModelJudge(self.reward_model, device=device)
+        if isinstance(self.reward, str):
+            return FunctionJudge(load_reward_function(self.reward, base=run.env.base))
+        return FunctionJudge(self.reward)

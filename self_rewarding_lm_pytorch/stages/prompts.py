@@ -1,0 +1,24 @@
+"""A stage's prompts: text, each tokenized as the policy reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+from self_rewarding_lm_pytorch.errors import DataError
+from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.stages.base import Environment
+
+
+def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None = None) -> list[Prompt]:
+    """Every prompt of the source, in order; equal prompts are not merged."""
+    codec = env.needed_codec(stage)
+    rows = read_rows(source, base=env.base)
+    texts = [prompt_text(row, number) for number, row in enumerate(rows)][:limit]
+    if not texts:
+        raise DataError(f"stage {stage!r}: the prompt set is empty, so nothing can be sampled")
+    prompts = [Prompt(index, text, codec.prompt_ids(text)) for index, text in enumerate(texts)]
+    empty = next((prompt for prompt in prompts if not prompt.ids), None)
+    if empty is not None:
+        raise DataError(f"stage {stage!r}: prompt {empty.index} ({empty.text!r:.60}) has no tokens")
+    return prompts

@@ -1,0 +1,118 @@
+"""What self_reward and external_reward share: sample, judge, pair, train; only the judge differs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr
+
+from self_rewarding_lm_pytorch.data.items import preference_examples, supervised_examples
+from self_rewarding_lm_pytorch.judges.base import Judge
+from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
+from self_rewarding_lm_pytorch.preferences.pairing import (
+    PairingRule,
+    always,
+    best_and_worst,
+    rewards_differ,
+)
+from self_rewarding_lm_pytorch.preferences.search import PairSearch
+from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.stages.base import Environment, Settings, StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.budgets import Budgets
+from self_rewarding_lm_pytorch.stages.dpo import PairTraining
+from self_rewarding_lm_pytorch.stages.prompts import read_prompts
+from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
+from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+
+
+class PairingSettings(Settings):
+    """Which two candidates become a pair."""
+
+    min_margin: Annotated[float, Field(ge=0)] = 0.0  # points by which chosen must lead
+    pick: Callable[..., Any] = best_and_worst
+    is_valid_reward: Callable[..., Any] = always
+    is_valid_pair: Callable[..., Any] = rewards_differ
+
+    def rule(self) -> PairingRule:
+        return PairingRule(self.pick, self.is_valid_reward, self.is_valid_pair, self.min_margin)
+
+
+class RewardedStage(StageConfig):
+    """Own samples, judged; best against worst; preference training."""
+
+    prompts: Any
+    num_prompts: Annotated[int, Field(ge=1)] | None = None  # only the first so many
+    num_pairs: Annotated[int, Field(ge=1)] | None = None  # None: every prompt is visited once
+    max_seq_len: Annotated[int, Field(ge=2)] | None = None  # prompt + response
+    shard_size: Annotated[int, Field(ge=1)] | None = None  # default: generation.shard_size
+    candidates: CandidateSettings = Field(default_factory=CandidateSettings)
+    pairing: PairingSettings = Field(default_factory=PairingSettings)
+    train: PairTraining = Field(default_factory=PairTraining)
+    replay: Any = None  # supervised data, train.replay_batch_size of them in each step
+    early_stopper: Any = None
+
+    _read: list[Prompt] | None = PrivateAttr(default=None)
+
+    @abstractmethod
+    def budgets(self, env: Environment, prompts: list[Prompt]) -> Budgets:
+        """Tokens for responses and, where there are any, judgments."""
+
+    @abstractmethod
+    def judge_for(self, run: StageRun, budgets: Budgets) -> Judge: ...
+
+    def check(self, env: Environment) -> None:
+        budgets = self.budgets(env, self.read_prompts(env))
+        for note in budgets.notes:
+            env.reporter.say_once(note)
+
+    def read_prompts(self, env: Environment) -> list[Prompt]:
+        """The prompts, read once."""
+        if self._read is None:
+            self._read = read_prompts(env, self.prompts, self.name, limit=self.num_prompts)
+        return self._read
+
+    def run(self, run: StageRun) -> StageOutcome:
+        prompts = self.read_prompts(run.env)
+        budgets = self.budgets(run.env, prompts)
+        search = PairSearch(
+            prompts,
+            self._sampler(run, budgets),
+            self.judge_for(run, budgets),
+            self.pairing.rule(),
+            run.store,
+            num_pairs=self.num_pairs,
+            shard_size=self.shard_size or run.env.generation.shard_size,
+            seed=run.seed,
+            reporter=run.env.reporter,
+        )
+        pairs = search.run()
+        replay = () if self.replay is None else self._replay_examples(run.env)
+        outcome = train_on_pairs(
+            run,
+            preference_examples(pairs),
+            self.train,
+            replay=replay,
+            early_stopper=self.early_stopper,
+        )
+        outcome.counts = search.work.counts
+        outcome.tokens_generated = search.work.tokens_generated
+        outcome.generate_seconds = search.work.generate_seconds
+        outcome.judge_seconds = search.work.judge_seconds
+        return outcome
+
+    def _sampler(self, run: StageRun, budgets: Budgets) -> CandidateSampler:
+        return CandidateSampler(
+            run.env.generator(),
+            run.env.codec,
+            num=self.candidates.num,
+            sampling=self.candidates.sampling(),
+            max_new_tokens=budgets.response,
+            max_seq_len=self.max_seq_len,
+            policy_name=run.name,
+            seed=run.seed,
+        )
+
+    def _replay_examples(self, env: Environment) -> list[Any]:
+        return supervised_examples(self.replay, env.policy, env.codec, base=env.base)

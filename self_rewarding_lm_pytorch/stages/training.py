@@ -1,0 +1,155 @@
+"""Training as the stages compose it: terms, the loop, its log and its progress."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from self_rewarding_lm_pytorch.data.files import write_folder
+from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES
+from self_rewarding_lm_pytorch.records import Example, PairExample
+from self_rewarding_lm_pytorch.registry import unknown_name
+from self_rewarding_lm_pytorch.stages.base import StageOutcome, StageRun
+from self_rewarding_lm_pytorch.training.batching import steps_per_epoch
+from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
+from self_rewarding_lm_pytorch.training.loop import Hooks, train
+from self_rewarding_lm_pytorch.training.objectives import (
+    AnyTerm,
+    PreferenceObjective,
+    ReferenceLogProbs,
+    SupervisedObjective,
+    Term,
+)
+from self_rewarding_lm_pytorch.training.reference import EMAReference, StoredReference
+from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
+
+Evaluate = Callable[[Any], Any]
+
+
+def supervised_term(
+    examples: Sequence[Example], settings: TrainSettings, *, name: str = "sft", size: int | None = None
+) -> Term[Any, Any]:
+    batch = size or settings.batch_size
+    return Term(name, examples, SupervisedObjective(), batch, min(settings.micro_batch_size or batch, batch))
+
+
+def train_on_pairs(
+    run: StageRun,
+    pairs: Sequence[PairExample],
+    settings: PreferenceSettings,
+    *,
+    replay: Sequence[Example] = (),
+    valid: Sequence[PairExample] = (),
+    early_stopper: Any = None,
+    reference: ReferenceLogProbs | None = None,
+) -> StageOutcome:
+    """Preference training; the reference is the policy as it is now unless one is given."""
+    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+    started = time.monotonic()
+    hooks = Hooks()
+    if reference is None and settings.reference_ema_decay < 1:
+        moving = EMAReference(run.env.policy, settings.reference_ema_decay)
+        reference, hooks.after_step = moving, moving.update
+    if reference is None:
+        with run.env.reporter.phase("reference log-probs", len(pairs), "pairs") as phase:
+            reference = StoredReference.from_policy(
+                run.env.policy, pairs, micro_batch_size=micro, on_progress=phase.advance
+            )
+    loss = PREFERENCE_LOSSES[settings.loss]
+    objective = PreferenceObjective(loss, reference, beta=settings.beta, nll_weight=settings.nll_weight)
+    terms: list[AnyTerm] = [Term("pairs", pairs, objective, settings.batch_size, micro)]
+    if replay and settings.replay_batch_size:
+        size = settings.replay_batch_size
+        terms.append(
+            Term("replay", replay, SupervisedObjective(), size, min(size, micro), settings.replay_weight)
+        )
+    if valid:
+        stored = StoredReference.from_policy(run.env.policy, valid, micro_batch_size=micro)
+        judged = PreferenceObjective(loss, stored, beta=settings.beta)
+        hooks.validation = Term("valid", valid, judged, len(valid), micro)
+    outcome = run_training(run, terms, settings, hooks=hooks, early_stopper=early_stopper)
+    outcome.train_seconds = time.monotonic() - started
+    outcome.num_pairs = len(pairs)
+    return outcome
+
+
+def run_training(
+    run: StageRun,
+    terms: Sequence[AnyTerm],
+    settings: TrainSettings,
+    *,
+    hooks: Hooks | None = None,
+    early_stopper: Any = None,
+    label: str = "training",
+) -> StageOutcome:
+    """The loop with its metrics file and its progress."""
+    hooks = hooks or Hooks()
+    main = terms[0]
+    num_steps = settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
+    if early_stopper is not None:
+        hooks.stopper = _stopper(early_stopper, settings)
+    started = time.monotonic()
+    after_step = hooks.after_step
+    with run.env.reporter.phase(label, num_steps, "steps") as phase:
+
+        def on_log(step: int, steps: int, metrics: dict[str, float]) -> None:
+            run.metrics.write(step, steps, metrics)
+            phase.note = f"loss {metrics['loss']:.3f}" if "loss" in metrics else phase.note
+
+        def advanced(step: int) -> None:
+            after_step(step)
+            phase.advance()
+            if settings.checkpoint_every and step % settings.checkpoint_every == 0:
+                write_folder(run.folder / "steps" / f"{step:06d}", run.env.policy.save)
+
+        hooks.on_log, hooks.after_step = on_log, advanced
+        result = train(
+            run.env.policy,
+            terms,
+            settings,
+            accelerator=run.env.accelerator,
+            seed=run.seed,
+            hooks=hooks,
+        )
+    if result.stopped_early:
+        run.env.reporter.say(
+            f"  stopped after {result.num_steps} steps: the evaluation fell; the best weights are back"
+        )
+    metrics = {**result.metrics, "num_steps": float(result.num_steps)}
+    return StageOutcome(train_seconds=time.monotonic() - started, metrics=metrics)
+
+
+def _stopper(source: Any, settings: TrainSettings) -> EarlyStopper:
+    if isinstance(source, EarlyStopper):
+        return source
+    arguments = checked_names("early_stopper_kwargs", settings.early_stop_kwargs, EarlyStopper)
+    return EarlyStopper(evaluator(source), every=settings.early_stop_every, **arguments)
+
+
+def checked_names(where: str, given: dict[str, Any], callee: Callable[..., Any]) -> dict[str, Any]:
+    """`given`, or a ConfigError for a key that the callee does not take."""
+    known = [name for name in inspect.signature(callee).parameters if name not in ("evaluate", "every")]
+    for name in given:
+        if name not in known:
+            raise ConfigError(unknown_name(f"key of {where}", name, known))
+    return given
+
+
+def evaluator(source: Any) -> Evaluate:
+    """A callable giving one number for a model; a plan names it as `package.module:name`."""
+    if callable(source):
+        evaluate: Evaluate = source
+        return evaluate
+    module, _, name = str(source).rpartition(":")
+    try:
+        found: Evaluate = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"early_stopper {source!r} cannot be loaded ({error}); give module:function, where "
+            "function(model) returns one number, higher is better"
+        ) from error
+    return found
