@@ -63,24 +63,25 @@ class Table(nn.Module):
 
 
 class Script(nn.Module):
-    """Writes a fixed byte string after a marker byte, over and over; anything before it is only read.
+    """Writes a given byte string after a marker byte, then ends; what stands before is only read.
 
-    The position in the script is the distance from the last marker, so the model is a real causal
-    function of the ids and can be read in any batch.
+    The position in the script is the distance from the last marker, so the model is a causal function
+    of the ids and can be read in any batch. Where the script says `?`, any byte of `wild` is as likely.
     """
 
-    def __init__(self, text: bytes, *, marker: int = 1, end: int = 0, vocab: int = 256) -> None:
+    def __init__(self, text: bytes, *, wild: bytes = b"012345", marker: int = 1, end: int = 0) -> None:
         super().__init__()
-        self.marker, self.vocab = marker, vocab
-        self.register_buffer("script", torch.tensor([*text, end]))
-        self.scale = nn.Parameter(torch.tensor(60.0))
+        self.marker = marker
+        script = torch.zeros(len(text) + 1, 256)
+        for place, byte in enumerate([*text, end]):
+            script[place, list(wild) if byte == ord("?") else byte] = 60.0
+        self.script = nn.Parameter(script)
 
     def forward(self, ids: Tensor) -> Tensor:
         columns = torch.arange(ids.shape[1]).expand_as(ids)
         last = torch.where(ids == self.marker, columns, -1).cummax(dim=1).values
         place = (columns - last).clamp(max=len(self.script) - 1)
-        following = torch.where(last >= 0, self.script[place], self.marker)
-        return self.scale * nn.functional.one_hot(following, self.vocab)
+        return self.script[place] * (last >= 0)[..., None]
 
 
 def recurrent(*, dtype: torch.dtype = torch.float64, seed: int = 0, **arguments: Any) -> Policy:

@@ -15,6 +15,9 @@ from self_rewarding_lm_pytorch.models.policy import Cache, Policy, RecomputingCa
 
 Tokens = tuple[int, ...]
 
+# Nothing is gained by reading more at once, and attention's squares of long rows cost memory.
+DEFAULT_TOKEN_BUDGET = 2048
+
 
 def choice_probabilities(
     policy: Policy,
@@ -22,14 +25,14 @@ def choice_probabilities(
     choices: Sequence[Tokens],
     *,
     temperature: float = 1.0,
-    token_budget: int = 32_768,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
     use_cache: bool = True,
 ) -> Tensor:
     """For each prefix, the distribution over the choices: float64 (len(prefixes), len(choices)).
 
     choices: different, non-empty token sequences. A choice's weight is the product of its tokens'
     probabilities and of the probability that no other choice's next token follows it. Temperature
-    acts on the log-weights; 0 puts everything on the likeliest.
+    acts on the log-weights; 0 puts everything on the likeliest. token_budget: positions read at once.
     """
     nodes = _inner_nodes(choices)
     longest = max(len(prefix) for prefix in prefixes) + max(map(len, choices))

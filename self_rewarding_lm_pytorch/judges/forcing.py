@@ -24,7 +24,6 @@ class ScoreForcer:
         parser: ScoreParser,
         *,
         temperature: float,
-        token_budget: int,
         use_cache: bool = True,
     ) -> None:
         prefix = parser.literal_prefix
@@ -36,7 +35,6 @@ class ScoreForcer:
             )
         self._policy = policy
         self._temperature = temperature
-        self._token_budget = token_budget
         self._use_cache = use_cache
         texts = parser.forced_values()
         self._values = torch.tensor([float(text) for text in texts], dtype=torch.float64)
@@ -59,7 +57,6 @@ class ScoreForcer:
             [context + self._prefix for context in contexts],
             self._choices,
             temperature=self._temperature,
-            token_budget=self._token_budget,
             use_cache=self._use_cache,
         ).cpu()
         cumulative = probabilities.cumsum(dim=1)

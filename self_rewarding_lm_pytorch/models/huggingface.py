@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.utils import logging as hf_logging
 
 from self_rewarding_lm_pytorch.models.buffers import GrowingBuffer
 from self_rewarding_lm_pytorch.models.policy import Cache, Policy
@@ -67,9 +70,22 @@ class HuggingFacePolicy(Policy):
         return HuggingFacePolicy(twin, self.tokenizer)
 
     def save(self, folder: Path) -> None:
-        self.module.save_pretrained(folder)
+        with no_progress_bars():
+            self.module.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """transformers draws a bar for each file it reads or writes; ours would be torn by it."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 class _KeyValueCache(Cache):

@@ -48,9 +48,12 @@ def load_policy(source: str, *, dtype: str = "auto") -> tuple[Policy, Codec | No
         return _from_factory(source)
     import transformers
 
+    from self_rewarding_lm_pytorch.models.huggingface import no_progress_bars
+
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        module = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=_dtype(dtype))
+        with no_progress_bars():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            module = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=_dtype(dtype))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model {source!r} cannot be loaded: {error}. Give a folder written by save_pretrained, "

@@ -42,15 +42,18 @@ class PairingRule:
     is_valid_reward: Callable[[float], bool] = is_not_negative
     is_valid_pair: Callable[[Any, Any], Any] = rewards_differ
     min_margin: float = 0.0  # the judge's points by which chosen must lead
+    needs_end: bool = False  # only candidates that wrote an end-of-sequence token take part
 
     def pair(
         self, prompt: Prompt, visit: int, candidates: Sequence[Candidate], judgments: Sequence[Judgment]
     ) -> PreferencePair | Skipped:
         """The pair of one visit to a prompt; the judgments stand in the candidates' order."""
-        rewards = torch.tensor([self._usable(judgment.score) for judgment in judgments])
+        both = zip(candidates, judgments, strict=True)
+        both = zip(candidates, judgments, strict=True)
+        rewards = torch.tensor([self._reward(candidate, judgment) for candidate, judgment in both])
         usable = int((~rewards.isnan()).sum())
         if usable < 2:
-            return Skipped(prompt.index, visit, "fewer than two scored candidates")
+            return Skipped(prompt.index, visit, "fewer than two usable candidates")
         best, worst = self._picked(rewards)
         high, low = float(rewards[best]), float(rewards[worst])
         if math.isnan(high) or math.isnan(low):
@@ -77,8 +80,12 @@ class PairingRule:
             rejected_score=low,
         )
 
-    def _usable(self, score: float | None) -> float:
-        return score if score is not None and bool(self.is_valid_reward(score)) else math.nan
+    def _reward(self, candidate: Candidate, judgment: Judgment) -> float:
+        """The score, or NaN where this candidate may not be part of a pair."""
+        score = judgment.score
+        if score is None or (self.needs_end and candidate.finish_reason != "eos"):
+            return math.nan
+        return score if bool(self.is_valid_reward(score)) else math.nan
 
     def _picked(self, rewards: Tensor) -> tuple[int, int]:
         picked = self.pick(rewards)

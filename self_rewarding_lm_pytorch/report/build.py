@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, count
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,11 @@ from self_rewarding_lm_pytorch.report import charts
 
 HERE = Path(__file__).parent
 LIST_BYTES = 2_500_000  # of the page's 3 MB; the rest is room for charts and samples
-CUTS = ((600, 600), (600, 300), (400, 160), (240, 90), (140, 50))  # characters of a response, of a vote
+# Characters of a response and of a vote (its score always stays), tried in this order; the last for a sample.
+CUTS, SPARSE = ((600, 600), (600, 300), (400, 160), (240, 90), (140, 50), (140, 0), (80, 0)), (400, 160)
 UNDECIDED = "no outcome yet"
 # What reorders the text around it or shows as nothing at all; lone surrogates are not UTF-8 either.
-_INVISIBLE = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060\u2066-\u2069\ud800-\udfff\ufeff]"
-)
-
-Place = tuple[int, int]
-"""(prompt index, visit)"""
+_HIDDEN = re.compile(r"[\0-\x08\v\f\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 @dataclass
@@ -56,7 +52,7 @@ class Visit:
     """A row of the list: a prompt, its candidates, and what became of them."""
 
     stage: int
-    place: Place
+    place: tuple[int, int]  # prompt index, visit
     prompt: str
     outcome: str  # "pair", a reason, or UNDECIDED
     cards: list[tuple[str, int, Judgment | None]]  # text, role (1 chosen, 2 rejected, +4 cut off), judgment
@@ -72,7 +68,8 @@ class Run:
     def json(self, path: str) -> dict[str, Any]:
         """The object in a file; empty where the file is missing or broken."""
         try:
-            value = json.loads((self.folder / path).read_text("utf-8"))
+            # NaN (the correlation of a constant) is as absent as null.
+            value = json.loads((self.folder / path).read_text("utf-8"), parse_constant=lambda _: None)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -111,15 +108,9 @@ class Run:
 
 
 def build_report(run_folder: Path) -> Path:
-    """Writes `run_folder/report.html`, whole or not at all, and gives its path."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
-    )
+    """Writes `run_folder/report.html`, whole or not at all, and returns its path."""
+    loader = FileSystemLoader(HERE)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=visible)
     environment.filters["shorten"] = shorten
     environment.globals["charts"] = charts
     page = environment.get_template("page.html").render(context(Run(run_folder.resolve())))
@@ -134,7 +125,11 @@ def context(run: Run) -> dict[str, Any]:
     done = [row for row in summary.get("stages") or [] if isinstance(row, dict)]
     names = {row.get("name") for row in done}
     # A folder is called NN-NAME, and a summary may say either.
-    missing = [s for s in stages if not names & {s.name, s.name.partition("-")[2]}]
+    missing = [
+        {"name": stage.name, "kind": "not finished", "num_pairs": len(stage.pairs)}
+        for stage in stages
+        if not names & {stage.name, stage.name.partition("-")[2]}
+    ]
     times = [row["time"] for row in metrics if charts.is_number(row.get("time"))]
     parts = {name: Markup((HERE / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
     files = sorted(run.folder.glob("evaluation/*.json"), key=lambda path: (len(path.name), path.name))
@@ -142,11 +137,8 @@ def context(run: Run) -> dict[str, Any]:
         "name": run.folder.name,
         "status": str(summary.get("status") or ""),
         "times": [datetime.fromtimestamp(t, UTC) for t in (min(times), max(times))] if times else [],
-        "models": [finite(row) for row in summary.get("evaluation") or [] if isinstance(row, dict)],
-        "stages": [
-            *done,
-            *({"name": s.name, "kind": "not finished", "num_pairs": len(s.pairs)} for s in missing),
-        ],
+        "models": [row for row in summary.get("evaluation") or [] if isinstance(row, dict)],
+        "stages": [*done, *missing],
         "curves": charts.curves(metrics),
         "scores": {s.name: [j.score for j in s.judgments] for s in stages if s.judgments},
         "samples": [sampled(path.stem, run.json(f"evaluation/{path.name}")) for path in files],
@@ -159,11 +151,6 @@ def context(run: Run) -> dict[str, Any]:
     }
 
 
-def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without numbers that are none: a correlation of constants is NaN."""
-    return {k: None if isinstance(v, float) and not charts.is_number(v) else v for k, v in row.items()}
-
-
 def digest(text: str) -> str:
     """What a content security policy calls a text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -171,22 +158,17 @@ def digest(text: str) -> str:
 
 def sampled(name: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     """A model's answers by prompt, each with its true score (or None), and all those scores."""
-    rows = {str(row["prompt"]): row for row in evaluation.get("samples") or []}
-    scores = {
-        prompt: row.get("true_scores") or [None] * len(row["responses"]) for prompt, row in rows.items()
-    }
-    return {
-        "model": str(evaluation.get("model", name)),
-        "answers": {
-            prompt: list(zip(rows[prompt]["responses"], scores[prompt], strict=False)) for prompt in rows
-        },
-        "scores": [score for each in scores.values() for score in each if charts.is_number(score)],
-    }
+    answers, scores = dict[str, list[Any]](), list[float]()
+    for row in evaluation.get("samples") or []:
+        truth = row.get("true_scores") or []
+        answers[str(row["prompt"])] = list(zip_longest(row["responses"], truth))
+        scores += filter(charts.is_number, truth)
+    return {"model": str(evaluation.get("model", name)), "answers": answers, "scores": scores}
 
 
-def visible(text: str) -> str:
+def visible(value: Any) -> str:
     """The text with what cannot be seen written out, so that no text can disguise another."""
-    return _INVISIBLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+    return value if isinstance(value, Markup) else _HIDDEN.sub(lambda c: f"⟨U+{ord(c[0]):04X}⟩", str(value))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -194,17 +176,17 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     tail = limit // 3
-    return f"{text[: limit - tail]} […{len(text) - limit:,} characters cut…] {text[-tail:]}"
+    return f"{text[: limit - tail]} […{len(text) - limit:,} more…] {text[len(text) - tail :]}"
 
 
 def visits_of(number: int, stage: Stage) -> Iterator[Visit]:
-    """A stage's visits in the order of its prompts, with or without an outcome."""
+    """A stage's visits in the order of its prompts."""
     pairs = {(pair.prompt_index, pair.visit): pair for pair in stage.pairs}
     skipped = {(row["prompt_index"], row["visit"]): row for row in stage.skipped}
     judged = {((j.prompt_index, j.visit), j.candidate_index): j for j in stage.judgments}
     asked = {index: str(row["prompt"]) for (index, _), row in skipped.items() if row.get("prompt")}
     asked |= {pair.prompt_index: pair.prompt for pair in stage.pairs}
-    sampled: dict[Place, list[Candidate]] = {place: [] for place in [*pairs, *skipped]}
+    sampled: dict[tuple[int, int], list[Candidate]] = {place: [] for place in [*pairs, *skipped]}
     for candidate in stage.candidates:
         sampled.setdefault((candidate.prompt_index, candidate.visit), []).append(candidate)
     for place, candidates in sorted(sampled.items()):
@@ -213,9 +195,9 @@ def visits_of(number: int, stage: Stage) -> Iterator[Visit]:
         if pair:  # what was given, not sampled, is no candidate
             given = ((1, pair.chosen_index, pair.chosen), (2, pair.rejected_index, pair.rejected))
             cards = [(text, role, None) for role, index, text in given if index < 0]
+        roles = {pair.chosen_index: 1, pair.rejected_index: 2} if pair else {}
         for c in sorted(candidates, key=lambda c: c.index):
-            role = {pair.chosen_index: 1, pair.rejected_index: 2}.get(c.index, 0) if pair else 0
-            role += 4 * (c.finish_reason == "length")
+            role = roles.get(c.index, 0) + 4 * (c.finish_reason == "length")
             cards.append((c.text, role, judged.get((place, c.index))))
         outcome = "pair" if pair else str(skipped.get(place, {}).get("reason", UNDECIDED))
         yield Visit(number, place, asked.get(place[0], ""), outcome, cards)
@@ -224,10 +206,8 @@ def visits_of(number: int, stage: Stage) -> Iterator[Visit]:
 def listing(stages: Sequence[Stage]) -> dict[str, Any]:
     """The list's JSON with the longest texts that fit; a page too large even so shows every n-th visit."""
     visits = [visit for number, stage in enumerate(stages) for visit in visits_of(number, stage)]
-    names = [stage.name for stage in stages]
-    sparser = ((CUTS[-1], 2**power) for power in count(1))
-    for cut, stride in chain(((cut, 1) for cut in CUTS), sparser):
-        data = encode(names, visits[::stride], *cut)
+    for cut, stride in chain(((cut, 1) for cut in CUTS), ((SPARSE, n) for n in count(2))):
+        data = encode([stage.name for stage in stages], visits[::stride], *cut)
         if len(data.encode()) <= LIST_BYTES or stride > len(visits):
             break
     return {"data": data, "shown": len(visits[::stride]), "visits": len(visits), "cut": cut}
@@ -239,8 +219,7 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
     visit: [stage, prompt text, outcome, prompt index, visit, candidates]; candidate: [text, role, score,
     votes, reason text]; vote: [text, score] or, where not parsed, [text, score, "f" or "u", reason text].
     """
-    texts: dict[str, int] = {}
-    outcomes: dict[str, int] = {}
+    texts, outcomes = dict[str, int](), dict[str, int]()
 
     def place(text: str, limit: int = 200) -> int:
         return texts.setdefault(visible(shorten(text, limit)), len(texts))
@@ -250,10 +229,8 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
         return row if v.status == "parsed" else [*row, v.status[0], place(v.reason)]
 
     def candidate(text: str, role: int, judgment: Judgment | None) -> list[Any]:
-        row = [place(text, response_limit), role]
-        if judgment is None:
-            return row
-        return [*row, score(judgment.score), [vote(v) for v in judgment.votes], place(judgment.reason)]
+        j, row = judgment, [place(text, response_limit), role]
+        return [*row, score(j.score), [vote(v) for v in j.votes], place(j.reason)] if j else row
 
     rows = []
     for visit in visits:

@@ -18,10 +18,9 @@ from markupsafe import Markup
 Points = Sequence[tuple[float, float]]
 Tick = tuple[float, str]
 
-WIDTH, HEIGHT = 320, 176
-LEFT, RIGHT, TOP, BOTTOM = 40, 46, 20, 34
-MAX_POINTS = 160  # more are narrower than a pixel
-MAX_BARS = 24
+WIDTH, HEIGHT = 320, 180
+LEFT, RIGHT, TOP, BOTTOM = 40, 46, 25, 34
+MAX_POINTS, MAX_BARS = 160, 24  # more are narrower than a pixel; more are a smear
 
 TITLES = {
     "model": "Model",
@@ -93,7 +92,8 @@ def ticks(low: float, high: float, about: int = 4) -> list[Tick]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = unit * next(factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
-    return [(step * n, f"{step * n:.6g}") for n in range(first, last + 1)]
+    digits = len(f"{step:.6f}".rstrip("0").partition(".")[2])
+    return [(step * n, f"{step * n:.{digits}f}") for n in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ def lines(series: Mapping[str, Points], y_label: str, as_share: bool = False) ->
         parts.append(tag("circle", cx=frame.x(x), cy=frame.y(y), r=2.5, class_=f"fill t{tone}"))
         text = percent(y) if as_share else show("", float(y))
         parts.append(tag("text", text, x=frame.x(x) + 6, y=end + 3.5, class_=f"value t{tone}"))
-    told = ", ".join(
-        f"{n} {show('', float(p[0][1]))} to {show('', float(p[-1][1]))}" for n, p in series.items()
-    )
+    told = ", ".join(f"{n} ends at {show('', float(p[-1][1]))}" for n, p in series.items())
     return _svg(f"{y_label}: {told}", parts)
 
 
@@ -163,7 +161,7 @@ def columns(name: str, rows: Sequence[Mapping[str, Any]]) -> Markup:
     values = [float(row[name]) for row in rows]
     natural = 5.0 if name == "true_score_mean" else 1.0 if is_share(name) or "spearman" in name else 0.0
     frame = Frame(-0.5, len(rows) - 0.5, min(0.0, *values), max(natural, *values, 1e-9))
-    y_ticks = [(v, percent(v) if is_share(name) else t) for v, t in ticks(frame.y_low, frame.y_high)]
+    y_ticks = [(v, percent(v) if is_share(name) else t) for v, t in ticks(frame.y_low, frame.y_high, 5)]
     labels = [str(row.get("model", place + 1)) for place, row in enumerate(rows)]
     parts = frame.axes([(float(n), label) for n, label in enumerate(labels)], y_ticks, "model", "")
     for place, value in enumerate(values):
@@ -190,9 +188,7 @@ def histogram(scores: Sequence[float], x_low: float, x_high: float, y_label: str
         parts.append(_bar(frame, middle - width * 0.42, middle + width * 0.42, share, "fill t0"))
     mean = sum(scores) / len(scores)
     x = frame.x(mean)
-    parts.append(tag("line", x1=x, x2=x, y1=TOP - 4, y2=HEIGHT - BOTTOM, class_="mark"))
-    side = "end" if mean > (x_low + x_high) / 2 else "start"
-    parts.append(tag("text", f"mean {mean:.2f}", x=x, y=TOP - 7, text_anchor=side, class_="value"))
+    parts.append(tag("line", x1=x, x2=x, y1=TOP - 6, y2=HEIGHT - BOTTOM, class_="mark"))
     return _svg(f"{len(scores)} scores from {min(scores):g} to {max(scores):g}, mean {mean:.2f}", parts)
 
 

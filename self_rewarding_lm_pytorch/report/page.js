@@ -35,7 +35,7 @@
 
   function card([text, role, score, votes, reason], number) {
     const part = ["", "chosen", "rejected"][role & 3];
-    const head = element("div", "head", "Candidate " + (number + 1));
+    const head = element("div", "head", "No. " + (number + 1));
     if (part) head.append(element("span", "chip " + part, part));
     if (role & 4) head.append(element("span", "", "cut off at its token limit"));
     if (votes) head.append(element("b", "", (votes.length > 1 ? "mean " : "") + points(score)));

@@ -69,7 +69,7 @@ class Environment:
         if not cache_agrees(policy):
             self.reporter.say_once(
                 f"the cache of this {policy.family} model does not give the logits of the whole sequence, "
-                "so it is not used: each token reads everything again"
+                "so it is not used: each token reads all again"
             )
             return False
         return True
@@ -77,8 +77,8 @@ class Environment:
     def needed_codec(self, stage: str) -> Codec:
         if self.codec is None:
             raise ConfigError(
-                f"stage {stage!r} samples and judges text, but there is no tokenizer; give one with the model "
-                "(or tokenizer_encode and tokenizer_decode)"
+                f"stage {stage!r} samples and judges text, but there is no tokenizer; give one with the "
+                "model (or tokenizer_encode and tokenizer_decode)"
             )
         return self.codec
 

@@ -58,8 +58,9 @@ def judged_budgets(
     if lowered_response < min(SMALLEST_RESPONSE, response.response):
         raise ConfigError(
             f"stage {stage!r}: the judge's context is {context} tokens, but its rubric and the longest "
-            f"prompt take {judge_prompt}, a judgment {lowered_judgment} and the forced score {forced}, which leaves "
-            f"{lowered_response} for the response; use a shorter judge template or a smaller judgment budget"
+            f"prompt take {judge_prompt}, a judgment {lowered_judgment} and the forced score {forced}, which "
+            f"leaves {lowered_response} for the response; use a shorter judge template or a smaller judgment "
+            "budget"
         )
     note = (
         f"stage {stage!r}: in the judge's context of {context} tokens (rubric and longest prompt "

@@ -119,7 +119,6 @@ class JudgeSettings(SamplingSettings):
             codec,
             self.parser(),
             temperature=self.temperature,
-            token_budget=env.generation.token_budget,
             use_cache=env.can_cache(policy),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -31,12 +31,19 @@ class PairingSettings(Settings):
     """Which two candidates become a pair."""
 
     min_margin: Annotated[float, Field(ge=0)] = 0.0  # points by which chosen must lead
+    unfinished: Literal["keep", "drop"] = "keep"  # candidates that ended by length
     pick: Callable[..., Any] = best_and_worst
     is_valid_reward: Callable[..., Any] = always
     is_valid_pair: Callable[..., Any] = rewards_differ
 
     def rule(self) -> PairingRule:
-        return PairingRule(self.pick, self.is_valid_reward, self.is_valid_pair, self.min_margin)
+        return PairingRule(
+            self.pick,
+            self.is_valid_reward,
+            self.is_valid_pair,
+            self.min_margin,
+            needs_end=self.unfinished == "drop",
+        )
 
 
 class RewardedStage(StageConfig):

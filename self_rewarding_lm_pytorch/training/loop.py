@@ -115,6 +115,7 @@ class _Stepper:
         self._accelerator = accelerator
         self._seed = tuple(seed)
         self._optimizer = make_optimizer(policy.module, settings)
+        policy.module.zero_grad(set_to_none=True)  # the caller may have left gradients
         self._model: Any = SequenceLogProbs(policy)
         self._sums: dict[str, list[tuple[Tensor, float]]] = {}
         self._rate = 0.0

@@ -1,0 +1,21 @@
+"""`demo`: watch a small model improve itself."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Of the world, the model and the samples.")] = 0,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where it goes; runs/demo, or runs/demo-SEED for another seed than 0.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Begin anew instead of continuing.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Only the closing table.")] = False,
+) -> None:
+    """Train a small model from nothing and let it improve itself, in minutes on a CPU."""
+    from self_rewarding_lm_pytorch.demo.main import run_demo
+
+    folder = run_dir or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
+    run_demo(seed=seed, folder=folder, fresh=fresh, quiet=quiet)

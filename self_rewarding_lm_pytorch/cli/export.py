@@ -1,0 +1,17 @@
+"""`export RUN`: pairs and judgments as JSON Lines that other trainers read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
+) -> None:
+    """Write each stage's pairs (prompt/chosen/rejected, as TRL reads them) and judgments."""
+    from self_rewarding_lm_pytorch.data.export import export_run
+
+    for path, count in export_run(run_dir, out):
+        typer.echo(f"{count:8,} rows  {path}")

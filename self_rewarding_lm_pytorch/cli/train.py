@@ -1,0 +1,41 @@
+"""`train PLAN`: run a plan's stages."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    plan: Annotated[Path, typer.Argument(help="A plan in YAML.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE, for example stages.second.beta=0.2. May be repeated."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Begin anew instead of continuing.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Only warnings and the closing table.")] = False,
+) -> None:
+    """Run a plan: its stages in order, continued where an earlier run was cut off."""
+    from self_rewarding_lm_pytorch.config import load_plan
+    from self_rewarding_lm_pytorch.pipeline import run
+    from self_rewarding_lm_pytorch.progress import Reporter
+    from self_rewarding_lm_pytorch.report.build import build_report
+
+    reporter = Reporter(quiet=quiet)
+    loaded = load_plan(plan, overrides or [])
+    summary = run(loaded, fresh=fresh, reporter=reporter)
+    page = build_report(loaded.run)
+    rows = [
+        [
+            stage["name"],
+            stage["kind"],
+            f"{stage['num_pairs']:,}",
+            f"{stage['tokens_generated']:,}",
+            f"{stage['generate_seconds']:.0f} / {stage['judge_seconds']:.0f} / {stage['train_seconds']:.0f}",
+            str(loaded.run / stage["checkpoint"]),
+        ]
+        for stage in summary["stages"]
+    ]
+    columns = ["stage", "kind", "pairs", "tokens", "seconds: generate / judge / train", "checkpoint"]
+    reporter.table(f"{loaded.run}: {summary['status']}", columns, rows)
+    reporter.say(f"summary: {loaded.run / 'summary.json'}; page: {page}")

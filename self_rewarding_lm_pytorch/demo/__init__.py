@@ -1,0 +1,1 @@
+"""The small world that `demo` trains in, on a CPU, in minutes."""

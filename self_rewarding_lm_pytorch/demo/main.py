@@ -1,0 +1,56 @@
+"""`self-rewarding-lm demo`: a small model learns to answer and to judge, then improves itself twice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from self_rewarding_lm_pytorch.demo.measure import Measure
+from self_rewarding_lm_pytorch.demo.plan import demo_plan
+from self_rewarding_lm_pytorch.demo.world import World
+from self_rewarding_lm_pytorch.pipeline import run
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.report.build import build_report
+
+STORY = """\
+A small language model, trained from nothing, improves itself. Nothing is downloaded.
+  M1  learns from mediocre answers, and to judge answers by five points
+  M2  answers 600 prompts four times, judges its own answers, prefers the better ones (DPO)
+  M3  does so again, starting from M2
+The true rubric only measures; M2 and M3 never see it."""
+
+
+def run_demo(
+    *, seed: int = 0, folder: Path = Path("runs/demo"), fresh: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Runs (or continues) the demo in `folder` and returns its summary."""
+    reporter = Reporter(quiet=quiet)
+    started = time.monotonic()
+    reporter.say(STORY)
+    world = World(seed)
+    summary = run(demo_plan(world, folder), fresh=fresh, reporter=reporter, evaluate=Measure(world, folder))
+    page = build_report(folder)
+    show_table(summary, reporter)
+    reporter.say(f"{time.monotonic() - started:.0f} s; summary: {folder / 'summary.json'}; page: {page}")
+    return summary
+
+
+def show_table(summary: dict[str, Any], reporter: Reporter) -> None:
+    """The closing table: one row per model."""
+    rows = []
+    for row in summary["evaluation"]:
+        won = row["win_rate_vs_previous"]
+        rows.append(
+            [
+                row["model"],
+                f"{row['true_score_mean']:.2f}",
+                f"{row['true_score_perfect']:.0%}",
+                f"{row['judge_spearman']:.3f}",
+                f"{row['judge_exact']:.0%}",
+                "-" if won is None else f"{won:.0%}",
+                f"{row['mean_response_tokens']:.1f}",
+            ]
+        )
+    columns = ["model", "true score of 5", "perfect", "judge Spearman", "judge exact", "wins", "tokens"]
+    reporter.table("A model improves itself", columns, rows)
