@@ -74,7 +74,7 @@ def measured(name: str, folder: str, prompts: list[Prompt], original: Policy) ->
     return Measured(
         name,
         [candidate.text for _, candidate in own],
-        [fmean(part) for part in micro_batches(rewards, SAMPLES_PER_PROMPT)],
+        [fmean(rewards[i : i + SAMPLES_PER_PROMPT]) for i in range(0, len(rewards), SAMPLES_PER_PROMPT)],
         nll_per_token(original, codec, own),
         distinct_2([candidate.text for _, candidate in own]),
         fmean(len(candidate.ids) for _, candidate in own),

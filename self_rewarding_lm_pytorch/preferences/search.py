@@ -74,12 +74,15 @@ class PairSearch:
         pairs: list[PreferencePair] = []
         skipped: list[Skipped] = []
         visited: set[int] = set()
-        for shard, visits in self._shards(pairs):
-            pairs += self._shard(shard, visits, len(pairs))
-            skipped += self._skipped(shard)
-            visited |= {prompt.index for prompt, _ in visits}
+        try:
+            for shard, visits in self._shards(pairs):
+                pairs += self._shard(shard, visits, len(pairs))
+                skipped += self._skipped(shard)
+                visited |= {prompt.index for prompt, _ in visits}
+        finally:
+            self._write_skipped(skipped)
         self.work.counts.prompts = len(visited)
-        self._finish(pairs, skipped)
+        self._tell(pairs)
         return pairs
 
     def _shards(self, pairs: list[PreferencePair]) -> Iterator[tuple[int, list[Visit]]]:
@@ -187,12 +190,14 @@ class PairSearch:
                 total = getattr(self.work.counts, part.name) + found[part.name]
                 setattr(self.work.counts, part.name, total)
 
-    def _finish(self, pairs: list[PreferencePair], skipped: list[Skipped]) -> None:
+    def _write_skipped(self, skipped: list[Skipped]) -> None:
+        """skipped.json: the visits that gave no pair, for people to look at."""
+        texts = {prompt.index: prompt.text for prompt in self._prompts}
+        visits = [{**_plain(entry), "prompt": texts[entry.prompt_index]} for entry in skipped]
         counts = dict(Counter(entry.reason for entry in skipped))
-        write_json(
-            self._store.folder / "skipped.json",
-            {"counts": counts, "visits": [_plain(entry) for entry in skipped]},
-        )
+        write_json(self._store.folder / "skipped.json", {"counts": counts, "visits": visits})
+
+    def _tell(self, pairs: list[PreferencePair]) -> None:
         table = self.work.counts.lines()
         if not pairs:
             raise DataError(

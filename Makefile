@@ -1,0 +1,36 @@
+# Everything runs in .venv, made once from constraints.txt; a second run installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+SHARED ?= ../shared
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-all lint clean
+
+help:  ## Show the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/installed  ## Make the environment
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## A small model improves itself, in minutes on a CPU (ARGS="--seed 1")
+	$(BIN)/self-rewarding-lm demo $(ARGS)
+
+test: setup  ## The tests
+	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+
+test-slow: setup  ## The tests that take minutes: the contract scripts, the demo's bars
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-all: test test-slow  ## Both
+
+lint: setup  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Remove the environment and what runs and tests wrote
+	rm -rf .venv runs checkpoints spin-checkpoints build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
