@@ -49,11 +49,14 @@ def run(
     stages: list[StageConfig] = plan.stages
     folder.open(plan_text(plan), plan.seed, [(s.name, s.kind) for s in stages], fresh=fresh)
     if folder.is_finished:
-        reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh")
+        reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh (fresh=True)")
+        if not isinstance(plan.model, str | Path):
+            _model(plan)[0].restore(folder.stage_folder(len(stages)) / "checkpoint")
         return summary(folder)
-    env = _environment(plan, reporter, accelerator or Accelerator(**plan.accelerate))
+    env = _environment(plan, reporter, accelerator or _accelerator(plan))
+    _check(stages, env, folder)
+    folder.begin(device=str(env.accelerator.device))
     _keep_initial(plan, folder, env)
-    _check(stages, env)
     try:
         for number, stage in enumerate(stages, 1):
             _run_stage(stage, number, folder, env, evaluate, after_stage)
@@ -79,6 +82,13 @@ def summary(folder: RunFolder) -> Summary:
         "stages": [entry["outcome"] for entry in done],
         "evaluation": [entry["evaluation"] for entry in done if entry.get("evaluation")],
     }
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    try:
+        return Accelerator(**plan.accelerate)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"accelerate: {plan.accelerate} cannot be used: {error}") from error
 
 
 def _environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Environment:
@@ -122,14 +132,17 @@ def _keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
         write_folder(initial, env.policy.save)
 
 
-def _check(stages: list[StageConfig], env: Environment) -> None:
-    """Everything that can be known before any training; all problems together."""
+def _check(stages: list[StageConfig], env: Environment, folder: RunFolder) -> None:
+    """Everything that can be known before any training; all problems together. Finished stages need none."""
     problems = []
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
+        if folder.stage(number)["state"] in ("trained", "done"):
+            continue
         try:
             stage.check(env)
         except (SelfRewardingError, ValueError) as error:
-            problems.append(str(error))
+            says_which = str(error).startswith(f"stage {stage.name!r}")
+            problems.append(str(error) if says_which else f"stage {number} ({stage.name}): {error}")
     if problems:
         raise ConfigError("the plan cannot be run:\n" + "\n".join(f"  - {line}" for line in problems))
 

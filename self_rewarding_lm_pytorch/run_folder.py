@@ -23,48 +23,68 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: dict[str, Any] = {}
+        self._plan = ""
+        self._is_new = False
 
     def open(self, plan: str, seed: int, stages: list[tuple[str, str]], *, fresh: bool) -> None:
-        """Goes on with the run that is there, if it is of the same plan; otherwise begins one.
+        """Looks at the run that is there, if any; writes nothing, so that a plan can still be refused.
 
-        plan: the resolved plan's text. stages: (name, kind) in order.
-        Raises ConfigError if another plan's run is there.
+        plan: the resolved plan's text. stages: (name, kind) in order. fresh: what is there is not gone on
+        with. Raises ConfigError if another plan's run is there and any of its stages has begun.
         """
-        if fresh:
-            self.clear()
+        self._plan = plan
         file = self.path / "manifest.json"
-        if file.exists():
+        if file.exists() and not fresh:
             self._continue(file, plan)
-            return
-        self.manifest = {
-            "schema": 1,
-            "status": "running",
-            "versions": versions(),
-            "seed": seed,
-            "stages": [{"name": name, "kind": kind, "state": "pending"} for name, kind in stages],
-        }
-        write_text(self.path / "plan.yaml", plan)
-        self.save()
+        elif not file.exists() and (self.path / "stages").exists():
+            raise CheckpointError(
+                f"{self.path} holds stages but no manifest.json that says of what run they are; remove "
+                f"{self.path / 'stages'}, or name another run folder"
+            )
+        if not self.manifest:
+            self._is_new = True
+            self.manifest = {
+                "schema": 1,
+                "status": "running",
+                "versions": versions(),
+                "seed": seed,
+                "stages": [{"name": name, "kind": kind, "state": "pending"} for name, kind in stages],
+            }
+
+    def begin(self, **values: Any) -> None:
+        """From here on the run is on disk; a new one takes the place of what was there."""
+        if self._is_new:
+            self.clear()
+            write_text(self.path / "plan.yaml", self._plan)
+        self.manifest.pop("error", None)
+        self.save(status="running", **values)
 
     def clear(self) -> None:
-        """Removes what a run wrote here, and nothing else."""
-        for name in ("manifest.json", "plan.yaml", "metrics.jsonl", "summary.json", "report.html"):
+        """Removes what a run wrote here, and nothing else; the manifest last, so that this can be cut off."""
+        file = self.path / "manifest.json"
+        if not file.exists():
+            return
+        for name in ("plan.yaml", "metrics.jsonl", "summary.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("stages", "evaluation", "initial"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for file in self.path.glob("[0-9]*.*.safetensors"):
-            file.unlink()
+        for name in _published_files(file):
+            (self.path / name).unlink(missing_ok=True)
+        file.unlink()
 
     def _continue(self, file: Path, plan: str) -> None:
         try:
-            self.manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            states = {stage["state"] for stage in manifest["stages"]}
             before = (self.path / "plan.yaml").read_text(encoding="utf-8")
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"the run in {self.path} cannot be continued: {error}. Begin afresh (--fresh), or use "
+                f"the run in {self.path} cannot be continued: {error!r}. Begin afresh (--fresh), or use "
                 "another folder."
             ) from error
-        if before != plan:
+        if before == plan:
+            self.manifest = manifest
+        elif states != {"pending"}:
             changes = "; ".join(_changes(yaml.safe_load(before), yaml.safe_load(plan)))
             raise ConfigError(
                 f"{self.path} holds a run of another plan ({changes}). Continuing it would mix the two: "
@@ -90,6 +110,15 @@ class RunFolder:
     def save(self, **values: Any) -> None:
         self.manifest.update(values)
         write_json(self.path / "manifest.json", self.manifest)
+
+
+def _published_files(manifest: Path) -> list[str]:
+    """N.KIND.safetensors, which the published interface puts beside the stages."""
+    try:
+        stages = json.loads(manifest.read_text(encoding="utf-8"))["stages"]
+        return [f"{number}.{stage['kind']}.safetensors" for number, stage in enumerate(stages, 1)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def versions() -> dict[str, str]:

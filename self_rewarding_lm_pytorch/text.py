@@ -83,6 +83,7 @@ class HuggingFaceCodec:
 
     The tokenizer is used as an object; this module does not import transformers.
     extra_eos_ids: further ending tokens, for example from the model's generation config.
+    What people or models wrote never becomes a special token, even if it spells one.
     """
 
     def __init__(self, tokenizer: Any, *, extra_eos_ids: Sequence[int] = ()) -> None:
@@ -94,42 +95,76 @@ class HuggingFaceCodec:
 
     def prompt_ids(self, prompt: str) -> tuple[int, ...]:
         if self.has_chat_template:
-            return self.continuation_ids(self._rendered(prompt))
-        ids = tuple(self.tokenizer(prompt)["input_ids"])
+            return self._chat_ids(prompt)
+        ids = tuple(self.tokenizer(prompt, split_special_tokens=True)["input_ids"])
         while ids and ids[-1] in self.eos_ids and ids[-1] != self.tokenizer.bos_token_id:
             ids = ids[:-1]  # some tokenizers end every text; a prompt is not at its end
         return ids
 
     def response_ids(self, prompt: str, response: str) -> tuple[int, ...]:
         # A response is tokenized where it stands, because a word's tokens depend on what precedes it.
-        before = self._rendered(prompt) if self.has_chat_template else prompt
-        head = self.continuation_ids(before)
-        whole = self.continuation_ids(before + response)
+        before = self._template_tail if self.has_chat_template else prompt
+        head, whole = self.continuation_ids(before), self.continuation_ids(before + response)
         fits = whole[: len(head)] == head
         ids = whole[len(head) :] if fits else self.continuation_ids(response)
         return ids + self.eos_ids[:1]
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        # Behind an anchor, because tokenizers drop the blank that begins a text.
+        anchored = self.tokenizer.decode([*self._anchor, *ids], skip_special_tokens=True)
+        before = self.tokenizer.decode(list(self._anchor), skip_special_tokens=True)
+        return str(anchored[len(before) :])
+
+    @cached_property
+    def _anchor(self) -> tuple[int, ...]:
+        return self.continuation_ids("a")
+
+    def _chat_ids(self, prompt: str) -> tuple[int, ...]:
+        rendered = self._rendered(prompt)
+        if not any(special in prompt for special in self._specials):
+            return self._template_ids(rendered)
+        # The prompt spells a special token: template and prompt are tokenized apart.
+        before, _, after = self._rendered(_MARK).partition(_MARK)
+        return self._template_ids(before) + self.continuation_ids(prompt) + self._template_ids(after)
+
+    def _template_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _rendered(self, prompt: str) -> str:
         messages = [{"role": "user", "content": prompt}]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @cached_property
+    def _template_tail(self) -> str:
+        """What the template writes last before a response, special tokens left out."""
+        tail = self._rendered(_MARK).rpartition(_MARK)[2]
+        for special in self._specials:
+            tail = tail.rpartition(special)[2]
+        return tail
+
+    @cached_property
+    def _specials(self) -> list[str]:
+        """Texts that the tokenizer turns into one special token."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        return [str(token) for token in added] or list(self.tokenizer.all_special_tokens)
+
+    @cached_property
     def _turn_end_id(self) -> int | None:
         """The special token that the template writes after an assistant's turn, if any."""
-        mark = "turnendmark"
-        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        tail = self.continuation_ids(rendered.rpartition(mark)[2])
+        tail = self._template_ids(rendered.rpartition(_MARK)[2])
         special = set(self.tokenizer.all_special_ids) | set(
             getattr(self.tokenizer, "added_tokens_decoder", {})
         )
         return next((token for token in tail if token in special), None)
+
+
+_MARK = "contentmark"  # stands for a message's content when a template is looked at
 
 
 def example_from_text(codec: Codec, prompt: str, response: str) -> Example:
@@ -163,6 +198,8 @@ def example_from_item(
             "they must be equal (or give the prompt's length as an integer)"
         )
     kept = torch.tensor(checked_ids(ids[:length], what, vocab_size), dtype=torch.int64)
+    if prompt.ndim == 0 and int(prompt) < 0:
+        raise DataError(f"{what}: the prompt length is {int(prompt)}; it counts tokens, so 0 or more")
     by_length = torch.arange(length) >= int(prompt) if prompt.ndim == 0 else None
     is_target = ~prompt[:length].bool() if by_length is None else by_length
     example = _example(kept, is_target)

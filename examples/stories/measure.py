@@ -134,7 +134,9 @@ def print_gain(before: Measured, after: Measured) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--model", required=True, help="the original model: a folder or a hub name")
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.records import Prompt
 
 HERE = Path(__file__).parent
-NUM_PROMPTS = 400
+NUM_PROMPTS = 600
 MAX_NEW_TOKENS = 80
 
 _SENTENCE_END = re.compile(r'[.!?]"?(?=\s|$)')
@@ -48,7 +48,7 @@ def sampled_examples(model: str, *, seed: int = 0) -> list[dict[str, str]]:
         PolicyGenerator(policy, codec.eos_ids),
         codec,
         num=1,
-        sampling=Sampling(temperature=0.7, filter_fn=None),
+        sampling=Sampling(temperature=1.0, filter_fn=None),
         max_new_tokens=MAX_NEW_TOKENS,
         max_seq_len=None,
         policy_name=model,
@@ -56,14 +56,19 @@ def sampled_examples(model: str, *, seed: int = 0) -> list[dict[str, str]]:
     )
     sampled = sampler.sample([(prompt, 0) for prompt in prompts])
     rows = [
-        {"prompt": prompt.text, "response": whole_sentences(codec.decode(prompt.ids + candidate.ids), prompt.text)}
+        {
+            "prompt": prompt.text,
+            "response": whole_sentences(codec.decode(prompt.ids + candidate.ids), prompt.text),
+        }
         for prompt, (candidate,) in zip(prompts, sampled, strict=True)
     ]
     return [row for row in rows if row["response"]]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="the original model: a folder or a hub name")
     rows = sampled_examples(parser.parse_args().model)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

@@ -13,5 +13,8 @@ def export(
     """Write each stage's pairs (prompt/chosen/rejected, as TRL reads them) and judgments."""
     from self_rewarding_lm_pytorch.data.export import export_run
 
-    for path, count in export_run(run_dir, out):
+    written = export_run(run_dir, out)
+    if not written:
+        typer.echo(f"{run_dir} holds no pairs and no judgments yet, so nothing was written")
+    for path, count in written:
         typer.echo(f"{count:8,} rows  {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.data.readers import (
     Source,
+    is_in_files,
     prompt_and_response,
     prompt_chosen_rejected,
     read_rows,
@@ -33,6 +34,14 @@ def supervised_examples(
     rows = read_rows(source, base=base)
     examples = [_example(row, number, policy, codec) for number, row in enumerate(rows)]
     return [_fitting(example, number, policy) for number, example in enumerate(examples)]
+
+
+def check_files(
+    read: Callable[..., Any], source: Source, policy: Policy, codec: Codec | None, **at: Any
+) -> None:
+    """Reads files through before any training; items in memory are read once, when their stage starts."""
+    if is_in_files(source):
+        read(source, policy, codec, **at)
 
 
 def _example(row: Any, number: int, policy: Policy, codec: Codec | None) -> Example:

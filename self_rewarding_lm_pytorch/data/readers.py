@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from self_rewarding_lm_pytorch.errors import DataError
@@ -26,13 +28,20 @@ def read_rows(source: Source, *, base: Path | None = None) -> list[Any]:
     """
     if isinstance(source, str | Path):
         return _read_file(_resolved(Path(source), base))
-    if isinstance(source, list | tuple) and source and all(_is_path(part) for part in source):
+    if is_in_files(source):
         return [row for part in source for row in read_rows(part, base=base)]
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
         return [source[i] for i in range(len(source))]
     if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return list(source)
     raise DataError(f"data must be a path, a sequence or an iterable, not {type(source).__name__}")
+
+
+def is_in_files(source: Source) -> bool:
+    """Whether the source names files, which can be read more than once, and not items in memory."""
+    if isinstance(source, list | tuple):
+        return bool(source) and all(_is_path(part) for part in source)
+    return isinstance(source, str | Path)
 
 
 def prompt_text(row: Any, number: int) -> str:
@@ -90,16 +99,22 @@ def _resolved(path: Path, base: Path | None) -> Path:
 
 def _read_file(path: Path) -> list[Any]:
     if path.suffix == ".parquet":
-        rows: list[Any] = pq.read_table(path).to_pylist()
+        try:
+            rows: list[Any] = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} cannot be read as Parquet: {error}") from error
         return _not_empty(rows, path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Excel begins its files with a byte order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
     if path.suffix == ".json":
-        return _not_empty(_parsed(text, path, 1), path)
+        items = _parsed(text, path, 1)
+        if not isinstance(items, list):
+            raise DataError(f"{path} holds one {type(items).__name__}; expected a JSON list of items")
+        return _not_empty(items, path)
     if path.suffix == ".csv":
-        return _not_empty(list(csv.DictReader(text.splitlines())), path)
+        return _not_empty(list(csv.DictReader(io.StringIO(text, newline=""))), path)
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if path.suffix == ".txt":
         return _not_empty([line for _, line in lines], path)
@@ -110,8 +125,10 @@ def _parsed(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        wrong = text.split("\n")[error.lineno - 1]
         raise DataError(
-            f"{path}, line {line}: not JSON ({error.msg} at column {error.colno}): {text[:60]!r}"
+            f"{path}, line {line + error.lineno - 1}: not JSON ({error.msg} at column {error.colno}): "
+            f"{wrong[:60]!r}"
         ) from error
 
 

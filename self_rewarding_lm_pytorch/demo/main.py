@@ -11,7 +11,6 @@ from self_rewarding_lm_pytorch.demo.plan import demo_plan
 from self_rewarding_lm_pytorch.demo.world import World
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.report.build import build_report
 
 STORY = """\
 A small language model, trained from nothing, improves itself. Nothing is downloaded.
@@ -30,9 +29,8 @@ def run_demo(
     reporter.say(STORY)
     world = World(seed)
     summary = run(demo_plan(world, folder), fresh=fresh, reporter=reporter, evaluate=Measure(world, folder))
-    page = build_report(folder)
     show_table(summary, reporter)
-    reporter.say(f"{time.monotonic() - started:.0f} s; summary: {folder / 'summary.json'}; page: {page}")
+    reporter.say(f"{time.monotonic() - started:.0f} s; summary: {folder / 'summary.json'}")
     return summary
 
 
@@ -40,17 +38,20 @@ def show_table(summary: dict[str, Any], reporter: Reporter) -> None:
     """The closing table: one row per model."""
     rows = []
     for row in summary["evaluation"]:
-        won = row["win_rate_vs_previous"]
         rows.append(
             [
                 row["model"],
                 f"{row['true_score_mean']:.2f}",
                 f"{row['true_score_perfect']:.0%}",
-                f"{row['judge_spearman']:.3f}",
-                f"{row['judge_exact']:.0%}",
-                "-" if won is None else f"{won:.0%}",
+                _told(row["judge_spearman"], ".3f"),
+                _told(row["judge_exact"], ".0%"),
+                _told(row["win_rate_vs_previous"], ".0%"),
                 f"{row['mean_response_tokens']:.1f}",
             ]
         )
     columns = ["model", "true score of 5", "perfect", "judge Spearman", "judge exact", "wins", "tokens"]
     reporter.table("A model improves itself", columns, rows)
+
+
+def _told(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

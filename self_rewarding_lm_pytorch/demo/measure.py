@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,14 +40,14 @@ class Measure:
             "model": name,
             "true_score_mean": round(fmean(scores), 4),
             "true_score_perfect": round(fmean(score == PERFECT for score in scores), 4),
-            "judge_spearman": round(quality.spearman, 4),
-            "judge_exact": round(quality.exact, 4),
+            "judge_spearman": _rounded(quality.spearman),
+            "judge_exact": _rounded(quality.exact),
             "win_rate_vs_previous": self._win_rate(number, samples),
             "mean_response_tokens": round(fmean(sample["tokens"] for sample in samples), 3),
         }
         env.reporter.say(
             f"  {name}: true score {row['true_score_mean']:.2f} of 5, "
-            f"perfect {row['true_score_perfect']:.0%}, judge Spearman {row['judge_spearman']:.3f}"
+            f"perfect {row['true_score_perfect']:.0%}, judge Spearman {quality.spearman:.3f}"
         )
         return row
 
@@ -104,3 +105,8 @@ class Measure:
             for old in other["true_scores"]
         ]
         return round(fmean(outcomes), 4)
+
+
+def _rounded(value: float) -> float | None:
+    """None where it cannot be told (too few scores): JSON has no NaN."""
+    return None if math.isnan(value) else round(value, 4)

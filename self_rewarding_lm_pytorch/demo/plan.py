@@ -8,10 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-
 from self_rewarding_lm_pytorch.data.files import write_text
 from self_rewarding_lm_pytorch.demo.world import JUDGE_TEMPLATE, Codec, World, judge_prompt, judgment
+from self_rewarding_lm_pytorch.models.load import new_llama
 from self_rewarding_lm_pytorch.text import FunctionCodec
 
 PROMPTS_PER_ROUND = 600
@@ -100,10 +99,9 @@ def judge_settings() -> dict[str, Any]:
 
 def small_llama(seed: int) -> Any:
     """An untrained Llama of 0.65 M parameters."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     words = Codec()
-    config = LlamaConfig(
+    return new_llama(
+        seed,
         vocab_size=words.vocab_size,
         hidden_size=128,
         intermediate_size=384,
@@ -117,9 +115,6 @@ def small_llama(seed: int) -> Any:
         eos_token_id=words.eos_id,
         pad_token_id=words.pad_id,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
 
 
 def demo_codec() -> FunctionCodec:

@@ -29,10 +29,15 @@ class Request:
     keys: tuple[int, ...]  # one sample for each key
     max_new_tokens: int
 
-    @property
-    def cost(self) -> int:
-        """Cached positions at the most."""
-        return len(self.keys) * (len(self.ids) + self.max_new_tokens)
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of a request's samples: what is worked on at once."""
+
+    owner: int  # the request's place in the call
+    ids: tuple[int, ...]
+    keys: tuple[int, ...]
+    max_new_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,12 @@ class PolicyGenerator:
     ) -> list[list[Completion]]:
         self._check(requests)
         results: list[list[Completion]] = [[] for _ in requests]
+        parts = [part for i, request in enumerate(requests) for part in self._parts(i, request)]
         with self._policy.evaluating():
-            for indices in self._batches(requests):
-                batch = [requests[i] for i in indices]
-                for index, completions in zip(indices, self._run(batch, sampling, on_progress), strict=True):
-                    results[index] = completions
+            for batch in self._batches(parts):
+                completed = self._run(batch, sampling, on_progress)
+                for part, completions in zip(batch, completed, strict=True):
+                    results[part.owner] += completions
         return results
 
     def _check(self, requests: Sequence[Request]) -> None:
@@ -94,6 +100,10 @@ class PolicyGenerator:
         for number, request in enumerate(requests):
             if not request.ids:
                 raise GenerationError(f"request {number} has an empty prompt; give at least one token")
+            if request.max_new_tokens < 1:
+                raise GenerationError(
+                    f"request {number} wants {request.max_new_tokens} new tokens; ask for at least 1"
+                )
             length = len(request.ids) + request.max_new_tokens
             if limit is not None and length > limit:
                 raise GenerationError(
@@ -106,20 +116,25 @@ class PolicyGenerator:
                     f"budget of {self._token_budget}; raise the budget or lower max_new_tokens"
                 )
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Indices of requests of similar length, as many as the budget holds."""
-        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].ids), i))
-        batch: list[int] = []
-        rows = 0
-        for index in order:
-            request = requests[index]
-            longest = max((len(requests[i].ids) for i in batch), default=len(request.ids))
-            new_tokens = max([requests[i].max_new_tokens for i in batch] + [request.max_new_tokens])
-            if batch and not self._fits(rows + len(request.keys), longest + new_tokens):
+    def _parts(self, owner: int, request: Request) -> Iterator[_Part]:
+        """A request as one row of work, or several where its samples together pass the budget."""
+        rows = max(1, self._token_budget // (len(request.ids) + request.max_new_tokens))
+        for start in range(0, len(request.keys), rows):
+            keys = request.keys[start : start + rows]
+            yield _Part(owner, request.ids, keys, request.max_new_tokens)
+
+    def _batches(self, parts: list[_Part]) -> Iterator[list[_Part]]:
+        """Parts of similar length, as many as the budget holds."""
+        batch: list[_Part] = []
+        rows = new_tokens = 0
+        for part in sorted(parts, key=lambda part: -len(part.ids)):
+            longest = len(batch[0].ids) if batch else len(part.ids)
+            most = max(new_tokens, part.max_new_tokens)
+            if batch and not self._fits(rows + len(part.keys), longest + most):
                 yield batch
-                batch, rows = [], 0
-            batch.append(index)
-            rows += len(request.keys)
+                batch, rows, most = [], 0, part.max_new_tokens
+            batch.append(part)
+            rows, new_tokens = rows + len(part.keys), most
         if batch:
             yield batch
 
@@ -129,7 +144,7 @@ class PolicyGenerator:
         return rows * positions <= self._token_budget and (limit is None or positions <= limit)
 
     def _run(
-        self, batch: list[Request], sampling: Sampling, on_progress: OnProgress | None
+        self, batch: list[_Part], sampling: Sampling, on_progress: OnProgress | None
     ) -> list[list[Completion]]:
         logits, cache = self._read_prompts(batch)
         rows = _Rows(batch, self._eos_ids, self._policy.device)
@@ -143,10 +158,11 @@ class PolicyGenerator:
                     f"request {rows.request_of(error.row)}: {error.what} after {step} sampled tokens, so "
                     "no token can be drawn; the model's weights or the filter are at fault"
                 ) from error
+            sampled = rows.num_active
             finished = rows.add(tokens)
             step += 1
             if on_progress is not None:
-                on_progress(finished, len(tokens))
+                on_progress(finished, sampled)
             if not rows.num_active:
                 return rows.completions()
             kept = rows.compact()
@@ -155,11 +171,11 @@ class PolicyGenerator:
                 tokens = tokens[kept]
             logits = cache.extend(tokens)
 
-    def _read_prompts(self, batch: list[Request]) -> tuple[Tensor, Cache]:
-        lengths = torch.tensor([len(request.ids) for request in batch])
+    def _read_prompts(self, batch: list[_Part]) -> tuple[Tensor, Cache]:
+        lengths = torch.tensor([len(part.ids) for part in batch])
         width = int(lengths.max())
-        ids = torch.tensor([[0] * (width - len(request.ids)) + list(request.ids) for request in batch])
-        capacity = width + max(request.max_new_tokens for request in batch)
+        ids = torch.tensor([[0] * (width - len(part.ids)) + list(part.ids) for part in batch])
+        capacity = width + max(part.max_new_tokens for part in batch)
         device = self._policy.device
         ids, lengths = ids.to(device), lengths.to(device)
         if self._use_cache:
@@ -167,9 +183,9 @@ class PolicyGenerator:
         cache = RecomputingCache(self._policy, ids, lengths)
         return cache.next_logits(), cache
 
-    def _fan_out(self, batch: list[Request], logits: Tensor, cache: Cache) -> Tensor:
+    def _fan_out(self, batch: list[_Part], logits: Tensor, cache: Cache) -> Tensor:
         """Each prompt's row becomes one row for each of its keys."""
-        counts = torch.tensor([len(request.keys) for request in batch], device=logits.device)
+        counts = torch.tensor([len(part.keys) for part in batch], device=logits.device)
         if bool((counts == 1).all()):
             return logits
         rows = torch.arange(len(batch), device=logits.device).repeat_interleave(counts)
@@ -180,21 +196,21 @@ class PolicyGenerator:
 class _Rows:
     """The samples under way: which rows are active, and every token so far."""
 
-    def __init__(self, batch: list[Request], eos_ids: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, batch: list[_Part], eos_ids: tuple[int, ...], device: torch.device) -> None:
         self._batch = batch
-        self._owner = [i for i, request in enumerate(batch) for _ in request.keys]
+        self._owner = [i for i, part in enumerate(batch) for _ in part.keys]
         self._limits = [batch[i].max_new_tokens for i in self._owner]
         self._eos_ids = set(eos_ids)
         self._tokens: list[list[int]] = [[] for _ in self._owner]
         self._reasons: list[FinishReason | None] = [None] * len(self._owner)
         self._rows = list(range(len(self._owner)))  # sample of each row in the cache
         self._device = device
-        keys = [key for request in batch for key in request.keys]
+        keys = [key for part in batch for key in part.keys]
         self.keys = torch.tensor(keys, dtype=torch.int64, device=device)
         self.num_active = len(self._owner)
 
     def request_of(self, row: int) -> int:
-        return self._owner[self._rows[row]]
+        return self._batch[self._owner[self._rows[row]]].owner
 
     def add(self, tokens: Tensor) -> int:
         """Appends a token to each active row; returns how many samples ended."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
@@ -32,13 +35,25 @@ class FunctionJudge:
             batch = shown[start : start + self._batch_size]
             rewards = self._rewards([p.text for p, _ in batch], [c.text for _, c in batch])
             pairs = zip(batch, rewards, strict=True)
-            judgments += [_judgment(candidate, reward) for (_, candidate), reward in pairs]
+            judgments += [_judgment(candidate, self._number(reward)) for (_, candidate), reward in pairs]
             if on_progress is not None:
                 on_progress(len(batch), 0)
         return judgments
 
+    @property
+    def _name(self) -> str:
+        return getattr(self._function, "__qualname__", repr(self._function))
+
+    def _number(self, reward: Any) -> float | None:
+        try:
+            return None if reward is None else float(reward)
+        except (TypeError, ValueError) as error:
+            raise JudgeError(
+                f"reward function {self._name} gave {reward!r}; each reward must be a number, or None"
+            ) from error
+
     def _rewards(self, prompts: list[str], responses: list[str]) -> list[Any]:
-        name = getattr(self._function, "__qualname__", repr(self._function))
+        name = self._name
         try:
             rewards = list(self._function(prompts, responses))
         except Exception as error:
@@ -54,14 +69,13 @@ class FunctionJudge:
         return rewards
 
 
-def _judgment(candidate: Candidate, reward: Any) -> Judgment:
-    score = None if reward is None else float(reward)
-    usable = score is not None and math.isfinite(score)
+def _judgment(candidate: Candidate, reward: float | None) -> Judgment:
+    usable = reward is not None and math.isfinite(reward)
     return Judgment(
         prompt_index=candidate.prompt_index,
         visit=candidate.visit,
         candidate_index=candidate.index,
-        score=score if usable else None,
+        score=reward if usable else None,
         reason="" if usable else f"the reward is {reward}",
     )
 
@@ -75,17 +89,25 @@ def load_reward_function(source: str, *, base: Path | None = None) -> RewardFunc
     if not place:
         raise ConfigError(f"reward {source!r} must be file.py:name or package.module:name")
     try:
-        if place.endswith(".py"):
-            beside = base / place if base is not None else Path(place)
-            path = beside if beside.exists() else Path(place)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None or not path.exists():
-                raise ConfigError(f"reward {source!r}: there is no file {str(path)!r}")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
+        module = _module_of_file(source, place, base) if place.endswith(".py") else import_module(place)
         function: RewardFunction = getattr(module, name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward {source!r} cannot be loaded: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's file may fail in any way
+        raise ConfigError(f"reward {source!r} cannot be loaded: {error!r}") from error
+    if not callable(function):
+        raise ConfigError(f"reward {source!r} is {type(function).__name__}, not a function")
     return function
+
+
+def _module_of_file(source: str, place: str, base: Path | None) -> ModuleType:
+    beside = base / place if base is not None else Path(place)
+    path = beside if beside.exists() else Path(place)
+    name = f"reward_file_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise ConfigError(f"reward {source!r}: there is no file {str(path)!r}")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
 from self_rewarding_lm_pytorch.judges.base import OnProgress
+from self_rewarding_lm_pytorch.models.policy import evaluation_mode
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
 
 
@@ -30,7 +32,7 @@ class RewardModelJudge:
     ) -> None:
         self._reward = reward
         self._device = device or torch.device("cpu")
-        self._batch_size = batch_size
+        self._batch_size = batch_size if _can_batch(reward) else 1
         called = reward.forward if isinstance(reward, nn.Module) else reward
         self._takes_mask = _has_parameter(called, "mask")
 
@@ -62,7 +64,7 @@ class RewardModelJudge:
         if self._takes_mask:
             lengths = torch.tensor([len(row) for row in rows], device=self._device)
             arguments["mask"] = torch.arange(width, device=self._device) < lengths[:, None]
-        with torch.no_grad():
+        with _evaluating(self._reward):
             out = self._reward(ids, **arguments)
         return [float(value) for value in _one_number_each(out, len(rows))]
 
@@ -96,6 +98,16 @@ def _judgment(candidate: Candidate, score: float) -> Judgment:
         score=score if finite else None,
         reason="" if finite else f"the reward is {score}",
     )
+
+
+def _evaluating(reward: Callable[..., Any]) -> AbstractContextManager[None]:
+    return evaluation_mode(reward) if isinstance(reward, nn.Module) else torch.no_grad()
+
+
+def _can_batch(reward: Callable[..., Any]) -> bool:
+    """Hugging Face classifiers without a padding token refuse more than one row."""
+    config = getattr(reward, "config", None)
+    return config is None or getattr(config, "pad_token_id", 0) is not None
 
 
 def _has_parameter(function: Callable[..., Any], name: str) -> bool:

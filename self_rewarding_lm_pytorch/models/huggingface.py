@@ -23,6 +23,7 @@ class HuggingFacePolicy(Policy):
 
     family = "huggingface"
     module: Any
+    vocab_size: int
 
     def __init__(self, module: Any, tokenizer: Any = None) -> None:
         self.module = module
@@ -31,6 +32,7 @@ class HuggingFacePolicy(Policy):
         self.max_length = getattr(config, "max_position_embeddings", None)
         self.vocab_size = config.vocab_size
         self._takes_positions = "position_ids" in inspect.signature(self.module.forward).parameters
+        self._is_head_plain: bool | None = None  # known once it has been tried
 
     def features(self, ids: Tensor) -> Tensor:
         if self._has_plain_head:
@@ -47,21 +49,37 @@ class HuggingFacePolicy(Policy):
 
     @property
     def _has_plain_head(self) -> bool:
-        """Whether the logits are nothing but the output layer of the last hidden state."""
-        config = self.module.config.get_text_config()
-        scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling", "mup_width_scale")
-        if any(getattr(config, name, None) not in (None, 1, 1.0) for name in scaled):
+        """Whether the logits are nothing but the output layer of the last hidden state.
+
+        Families scale their logits under many names, so it is tried, once, on a few tokens. A cap that
+        small logits hardly feel would pass that, so caps are looked for by name.
+        """
+        if self._is_head_plain is None:
+            self._is_head_plain = self._try_plain_head()
+        return self._is_head_plain
+
+    def _try_plain_head(self) -> bool:
+        base, output = self.module.base_model, self.module.get_output_embeddings()
+        capped = getattr(self.module.config.get_text_config(), "final_logit_softcapping", None)
+        if base is self.module or not isinstance(output, nn.Module) or capped is not None:
             return False
-        own_base = self.module.base_model is not self.module
-        return own_base and isinstance(self.module.get_output_embeddings(), nn.Linear)
+        ids = (torch.arange(1, 7, device=self.device) * 7 % self.vocab_size)[None]
+        with self.evaluating():
+            hidden = base(ids, use_cache=False)[0]
+            if hidden.ndim != 3 or hidden.shape[-1] != getattr(output, "in_features", hidden.shape[-1]):
+                return False
+            whole, split = self.module(ids, use_cache=False).logits, output(hidden)
+            tolerance = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 2e-2
+            off = (whole - split).abs().max()
+            return bool(off <= tolerance * whole.abs().max())
 
     @property
     def has_cache(self) -> bool:
         return bool(getattr(self.module, "_supports_cache_class", True))
 
     def start(self, ids: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Cache]:
-        if not self.has_cache:
-            return Policy.start(self, ids, lengths, capacity)
+        if not self.has_cache or self.needs_recomputing(ids, lengths):
+            return self.start_without_cache(ids, lengths)
         cache = _KeyValueCache(self, ids, lengths, capacity)
         return cache.read(ids), cache
 
@@ -117,6 +135,8 @@ class _KeyValueCache(Cache):
         if self._policy._takes_positions:
             arguments["position_ids"] = positions
         if self._mask is not None:
+            if self._filled > self._mask.shape[1]:
+                self._mask = torch.cat((self._mask, torch.ones_like(self._mask)), dim=1)
             arguments["attention_mask"] = self._mask[:, : self._filled]
         logits: Tensor = self._policy.module(ids, logits_to_keep=1, **arguments).logits
         return logits[:, -1]

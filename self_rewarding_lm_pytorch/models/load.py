@@ -70,6 +70,16 @@ def codec_for(tokenizer: Any, module: Any = None) -> HuggingFaceCodec:
     return HuggingFaceCodec(tokenizer, extra_eos_ids=extra)
 
 
+def new_llama(seed: int, **config: Any) -> nn.Module:
+    """An untrained Llama; config: arguments of transformers' LlamaConfig."""
+    import transformers
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module: nn.Module = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
+        return module
+
+
 def cache_agrees(policy: Policy) -> bool:
     """Whether the policy's own cache gives the logits that reading everything again gives.
 

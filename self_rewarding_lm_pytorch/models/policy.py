@@ -60,6 +60,10 @@ class Policy(ABC):
         Returns the logits after each prompt, (B, V), and the cache. Without a cache of its own a
         model reads everything again for each token (slow, and right for every module).
         """
+        return self.start_without_cache(ids, lengths)
+
+    def start_without_cache(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Cache]:
+        """`start` by reading everything again; ids left-padded (B, T)."""
         cache = RecomputingCache(self, ids, lengths)
         return cache.next_logits(), cache
 
@@ -67,6 +71,15 @@ class Policy(ABC):
     def has_cache(self) -> bool:
         """Whether `start` avoids recomputation."""
         return type(self).start is not Policy.start
+
+    def needs_recomputing(self, ids: Tensor, lengths: Tensor) -> bool:
+        """Whether left-padded rows are beyond the model's own cache.
+
+        In float64 both libraries mask with a number that a float32 softmax takes for minus infinity;
+        a padding position, which sees nothing else, becomes NaN and spreads.
+        """
+        is_double = any(part.dtype == torch.float64 for part in self.module.parameters())
+        return is_double and bool((lengths < ids.shape[1]).any())
 
     @property
     def device(self) -> torch.device:
@@ -101,13 +114,21 @@ class Policy(ABC):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """No dropout, no gradients; the former mode comes back."""
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.module.train(was_training)
+        with evaluation_mode(self.module):
+            yield
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """No dropout, no gradients; every submodule's former mode comes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, was_training in modes:
+            part.training = was_training
 
 
 # Attention kernels take their dropout as a number, not as a module (Hugging Face: `attention_dropout`,
@@ -122,7 +143,8 @@ def _dropouts(module: nn.Module) -> list[tuple[Any, str]]:
             places.append((part, "p"))
             continue
         for name in _DROPOUT_NUMBERS:
-            if isinstance(part.__dict__.get(name), float):
+            value = part.__dict__.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 places.append((part, name))
     return places
 

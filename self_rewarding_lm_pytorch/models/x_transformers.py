@@ -44,8 +44,8 @@ class XTransformersPolicy(Policy):
         return bool(self.module.can_cache_kv) and self._has_plain_head
 
     def start(self, ids: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Cache]:
-        if not self.has_cache:
-            return Policy.start(self, ids, lengths, capacity)
+        if not self.has_cache or self.needs_recomputing(ids, lengths):
+            return self.start_without_cache(ids, lengths)
         cache = _KeyValueCache(self, lengths, ids.shape[1], capacity)
         return cache.read(ids), cache
 

@@ -49,8 +49,7 @@ class PairingRule:
     ) -> PreferencePair | Skipped:
         """The pair of one visit to a prompt; the judgments stand in the candidates' order."""
         both = zip(candidates, judgments, strict=True)
-        both = zip(candidates, judgments, strict=True)
-        rewards = torch.tensor([self._reward(candidate, judgment) for candidate, judgment in both])
+        rewards = torch.tensor([self._reward(*each) for each in both], dtype=torch.float64)
         usable = int((~rewards.isnan()).sum())
         if usable < 2:
             return Skipped(prompt.index, visit, "fewer than two usable candidates")

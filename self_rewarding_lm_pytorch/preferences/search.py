@@ -67,6 +67,7 @@ class PairSearch:
         self._shard_size = shard_size
         self._seed = tuple(seed)
         self._reporter = reporter
+        self._orders: dict[int, torch.Tensor] = {}  # of the round under way
         self.work = Work()
 
     def run(self) -> list[PreferencePair]:
@@ -101,9 +102,10 @@ class PairSearch:
     def _visit(self, number: int) -> Visit:
         """Each round visits every prompt once, in an order of its own."""
         visit, place = divmod(number, len(self._prompts))
-        generator = torch.Generator().manual_seed(address("visits", *self._seed, visit))
-        order = torch.randperm(len(self._prompts), generator=generator)
-        return self._prompts[int(order[place])], visit
+        if visit not in self._orders:
+            generator = torch.Generator().manual_seed(address("visits", *self._seed, visit))
+            self._orders = {visit: torch.randperm(len(self._prompts), generator=generator)}
+        return self._prompts[int(self._orders[visit][place])], visit
 
     def _shard(self, shard: int, visits: list[Visit], num_found: int) -> list[PreferencePair]:
         if not self._store.has(PreferencePair, shard):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import ConfigError
@@ -16,6 +18,7 @@ from self_rewarding_lm_pytorch.published.arguments import (
     IgnoringItems,
     beta_of,
     checked,
+    filter_settings,
     one_dataset,
     training_settings,
 )
@@ -78,7 +81,6 @@ GENERATOR_KEYS = ("batch_size", "generate_reward_max_seq_len", "preference_max_s
 EPOCHS_UNTIL_STOPPED = 10  # with a stopper and no number of steps
 
 
-@dataclass(kw_only=True)
 class FinetuneConfig:
     """One stage of the published interface."""
 
@@ -87,7 +89,7 @@ class FinetuneConfig:
         """The stage this config describes; `rewards` are the trainer's named reward configs."""
 
 
-@dataclass(kw_only=True)
+@dataclass
 class SFTConfig(FinetuneConfig):
     """Supervised fine-tuning on items (ids, prompt length or prompt mask)."""
 
@@ -113,15 +115,15 @@ class SFTConfig(FinetuneConfig):
         )
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _RewardedConfig(FinetuneConfig):
     """What self-reward and external-reward configs share."""
 
     prompt_dataset: Any
     num_generated_preference_pairs: int
     dpo_beta: float = 0.1
-    beta: float | None = None
     max_seq_len: int = 1024
+    _: KW_ONLY
     is_valid_reward: Callable[[float], bool] = is_not_negative
     is_valid_reward_pair: Callable[[Any, Any], Any] = rewards_differ
     pick_paired_rewards_fn: Callable[[Tensor], Any] = best_and_worst
@@ -134,10 +136,12 @@ class _RewardedConfig(FinetuneConfig):
     gen_filter_kwargs: dict[str, Any] = field(default_factory=dict)
     trainer_kwargs: dict[str, Any] = field(default_factory=dict)
     reward_generator_kwargs: dict[str, Any] = field(default_factory=dict)
+    beta: float | None = None
 
     def _shared(self, name: str) -> dict[str, Any]:
         where = f"{type(self).__name__}.reward_generator_kwargs"
         generator = checked(where, self.reward_generator_kwargs, GENERATOR_KEYS)
+        where = f"{type(self).__name__}.gen_filter_kwargs"
         return {
             "name": name,
             "prompts": self.prompt_dataset,
@@ -147,13 +151,12 @@ class _RewardedConfig(FinetuneConfig):
             "candidates": {
                 "num": self.num_candidate_responses,
                 "temperature": self.gen_temperature,
-                "filter_fn": self.gen_filter_fn,
-                "filter_kwargs": self.gen_filter_kwargs,
+                **filter_settings(where, self.gen_filter_fn, self.gen_filter_kwargs),
             },
             "pairing": {
                 "pick": self.pick_paired_rewards_fn,
                 "is_valid_reward": self.is_valid_reward,
-                "is_valid_pair": self.is_valid_reward_pair,
+                "is_valid_pair": _of_tensors(self.is_valid_reward_pair),
             },
             "train": self._training(),
             "early_stopper": self.early_stopper_eval_module,
@@ -194,24 +197,29 @@ class SelfRewardDPOConfig(_RewardedConfig):
     def stage(self, rewards: Mapping[str, RewardConfig]) -> StageConfig:
         if self.self_reward_config_keyname not in rewards:
             raise ConfigError(unknown_name("reward config", self.self_reward_config_keyname, rewards))
+        where = "SelfRewardDPOConfig.eval_filter_kwargs"
         judge = {
             **rewards[self.self_reward_config_keyname].judge_settings(),
             "votes": self.num_sampled_reward_responses,
             "unparsed": self.unparsed,
             "temperature": self.eval_temperature,
-            "filter_fn": self.eval_filter_fn,
-            "filter_kwargs": self.eval_filter_kwargs,
+            **filter_settings(where, self.eval_filter_fn, self.eval_filter_kwargs),
             "max_new_tokens": self.reward_generator_kwargs.get("generate_reward_max_seq_len"),
             "model": self.rewarding_model,
         }
         return SelfRewardStage.model_validate({**self._shared("self_reward"), "judge": judge})
 
 
-@dataclass(kw_only=True)
-class ExternalRewardDPOConfig(_RewardedConfig):
-    """DPO with a reward model over ids of prompt + response."""
+@dataclass
+class _RewardModel:
+    """A base of its own, because `reward_model` comes first."""
 
     reward_model: Any
+
+
+@dataclass
+class ExternalRewardDPOConfig(_RewardedConfig, _RewardModel):
+    """DPO with a reward model over ids of prompt + response."""
 
     def stage(self, rewards: Mapping[str, RewardConfig]) -> StageConfig:
         return ExternalRewardStage.model_validate(
@@ -219,7 +227,7 @@ class ExternalRewardDPOConfig(_RewardedConfig):
         )
 
 
-@dataclass(kw_only=True)
+@dataclass
 class SelfPlayConfig(FinetuneConfig):
     """SPIN self-play on a supervised data set."""
 
@@ -227,13 +235,13 @@ class SelfPlayConfig(FinetuneConfig):
     valid_dataset: Any = None
     max_seq_len: int = 1024
     spin_λ: float = 0.1
-    beta: float | None = None
     dropout: float = 0.1
     temperature: float = 0.7
     filter_fn: FilterFn | None = top_p
     filter_kwargs: dict[str, Any] = field(default_factory=dict)
     trainer_kwargs: dict[str, Any] = field(default_factory=dict)
     spin_kwargs: dict[str, Any] = field(default_factory=dict)
+    beta: float | None = None
 
     def stage(self, rewards: Mapping[str, RewardConfig]) -> StageConfig:
         where = "SelfPlayConfig.trainer_kwargs"
@@ -252,8 +260,7 @@ class SelfPlayConfig(FinetuneConfig):
         }
         opponent = {
             "temperature": self.temperature,
-            "filter_fn": self.filter_fn,
-            "filter_kwargs": self.filter_kwargs,
+            **filter_settings("SelfPlayConfig.filter_kwargs", self.filter_fn, self.filter_kwargs),
         }
         return SPINStage.model_validate(
             {
@@ -265,3 +272,14 @@ class SelfPlayConfig(FinetuneConfig):
                 "train": settings,
             }
         )
+
+
+def _of_tensors(is_valid: Callable[[Any, Any], Any]) -> Callable[[float, float], Any]:
+    """Called with 0-d tensors, as published: `a > b` and `(a != b).all()` both work."""
+
+    @functools.wraps(is_valid)
+    def valid(preferred: float, unpreferred: float) -> Any:
+        both = torch.tensor([preferred, unpreferred], dtype=torch.float64)
+        return is_valid(both[0], both[1])
+
+    return valid

@@ -14,7 +14,12 @@ from self_rewarding_lm_pytorch.data.items import given_pairs
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.published.arguments import beta_of, training_settings
+from self_rewarding_lm_pytorch.published.arguments import (
+    beta_of,
+    checked_arguments,
+    training_settings,
+    with_padding,
+)
 from self_rewarding_lm_pytorch.published.configs import DPO_DEFAULTS, EPOCHS_UNTIL_STOPPED
 from self_rewarding_lm_pytorch.published.modules import DPO
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
@@ -66,9 +71,19 @@ class DPOTrainer:
         self._valid = valid_dataset
         self._stopper = early_stopper if early_stopper is not None else early_stopper_eval_module
         self._accelerator = accelerator
-        self._accelerate_kwargs = dict(accelerate_kwargs or {})
+        self._accelerate_kwargs = checked_arguments(
+            "DPOTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
+        )
         dpo = dict(dpo_kwargs or {})
         own_beta = 0.1 if self._dpo is None else self._dpo.beta
+        own_decay = 1.0 if self._dpo is None else self._dpo.ref_model_ema_decay
+        decay = dpo.get("ref_model_ema_decay", own_decay)
+        if self._dpo is not None and decay != own_decay:
+            raise ConfigError(
+                f"the DPO module's reference has ref_model_ema_decay {own_decay}, dpo_kwargs says {decay}; "
+                "give it to the DPO module alone"
+            )
+        self._pad_id = dpo.get("pad_id", None if self._dpo is None else self._dpo.pad_id)
         settings = training_settings(
             "DPOTrainer",
             {
@@ -78,12 +93,13 @@ class DPOTrainer:
                 "start_learning_rate": start_learning_rate,
                 "end_learning_rate": end_learning_rate,
                 "adam_kwargs": dict(adam_kwargs or {}),
+                "early_stopper_kwargs": dict(early_stopper_kwargs or {}),
             },
             DPO_DEFAULTS,
         )
         settings |= {
             "beta": beta_of("DPOTrainer.dpo_kwargs", dpo, own_beta, ["ref_model_ema_decay", "pad_id"]),
-            "reference_ema_decay": dpo.get("ref_model_ema_decay", 1.0),
+            "reference_ema_decay": decay,
             "num_steps": num_train_steps,
             "num_decay_steps": num_decay_steps,
             "epochs": EPOCHS_UNTIL_STOPPED if self._stopper is not None else 1,
@@ -100,8 +116,9 @@ class DPOTrainer:
         policy.module.to(accelerator.device)
         env = Environment(policy, None, 0, accelerator, Reporter())
         source = self._data if self._make_data is None else self._make_data()
-        pairs = given_pairs(source, policy, None)
-        valid = given_pairs(self._valid, policy, None) if self._valid is not None else []
+        pairs = given_pairs(with_padding(source, self._pad_id), policy, None)
+        held_out = with_padding(self._valid, self._pad_id)
+        valid = given_pairs(held_out, policy, None) if held_out is not None else []
         with tempfile.TemporaryDirectory() as scratch:
             run = StageRun(env, 1, "dpo", Path(scratch), MetricsLog(Path(scratch) / "metrics.jsonl", "dpo"))
             outcome = train_on_pairs(

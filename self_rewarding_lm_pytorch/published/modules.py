@@ -40,7 +40,8 @@ class PairModule(nn.Module):
         self.pad_id = pad_id
         self.policy = policy_for(model)
         self.policy_model = model
-        self.reference = EMAReference(self.policy, (ema_kwargs or {}).get("beta", ref_model_ema_decay))
+        self.ref_model_ema_decay = float((ema_kwargs or {}).get("beta", ref_model_ema_decay))
+        self.reference = EMAReference(self.policy, self.ref_model_ema_decay)
         self._loss = PREFERENCE_LOSSES[loss]
 
     @property
@@ -131,12 +132,13 @@ class SPIN(PairModule):
         self,
         model: nn.Module,
         *,
+        λ: float = 0.1,
         pad_id: int | None = None,
         ref_model_ema_decay: float = 1.0,
         ema_kwargs: Mapping[str, Any] | None = None,
         **beta: float,
     ) -> None:
-        value = beta_of("SPIN", beta, 0.1)
+        value = beta_of("SPIN", beta, λ)
         super().__init__(model, "spin", value, pad_id, ref_model_ema_decay, ema_kwargs)
 
     @property

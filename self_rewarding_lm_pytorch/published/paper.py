@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from self_rewarding_lm_pytorch.published.arguments import checked_arguments
 from self_rewarding_lm_pytorch.published.configs import FinetuneConfig, SelfRewardDPOConfig, SFTConfig
 
 # The paper's batch of 16, in two forward passes of 8.
@@ -32,16 +33,17 @@ def create_default_paper_config(
     sft = {
         "train_dataset": train_sft_dataset,
         "valid_dataset": valid_sft_dataset,
-        **_with_batch(sft_config or {}),
+        **_with_batch(checked_arguments("sft_config", sft_config or {}, SFTConfig)),
     }
     configs: list[FinetuneConfig] = [SFTConfig(**sft)]
+    own = checked_arguments("self_reward_config", self_reward_config or {}, SelfRewardDPOConfig)
     for prompt_dataset, num_pairs in zip(prompts, num_generated_preference_pairs, strict=True):
         arguments: dict[str, Any] = {
             "prompt_dataset": prompt_dataset,
             "num_generated_preference_pairs": num_pairs,
             "early_stopper_eval_module": early_stopper_eval_module,
             "num_train_steps": dpo_num_train_steps,
-            **_with_batch(self_reward_config or {}),
+            **_with_batch(own),
         }
         configs.append(SelfRewardDPOConfig(**arguments))
     return configs

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.config import Plan, plan_text
@@ -13,7 +15,8 @@ from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.weights import save_weights
 from self_rewarding_lm_pytorch.pipeline import Summary, run
-from self_rewarding_lm_pytorch.published.configs import FinetuneConfig
+from self_rewarding_lm_pytorch.published.arguments import checked_arguments, one_dataset, with_padding
+from self_rewarding_lm_pytorch.published.configs import FinetuneConfig, SelfPlayConfig, SFTConfig
 from self_rewarding_lm_pytorch.published.paper import create_default_paper_config
 from self_rewarding_lm_pytorch.published.reward_config import DefaultRewardConfig, RewardConfig
 from self_rewarding_lm_pytorch.run_folder import RunFolder
@@ -26,7 +29,7 @@ class SelfRewardingTrainer:
 
     finetune_configs: a list of configs in any order, or a dict for create_default_paper_config.
     self_reward_prompt_config: how the judge is asked, one config or a dict of named ones.
-    pad_id: a negative one marks right padding in id tensors.
+    pad_id: a negative one marks right padding in id tensors; items padded with another need masks.
     checkpoints_folder: the run folder. The model holds the final weights when the call returns.
     """
 
@@ -44,7 +47,8 @@ class SelfRewardingTrainer:
         eos_id: int | None = None,
     ) -> None:
         if isinstance(finetune_configs, dict):
-            finetune_configs = create_default_paper_config(**finetune_configs)
+            arguments = checked_arguments("finetune_configs", finetune_configs, create_default_paper_config)
+            finetune_configs = create_default_paper_config(**arguments)
         self.model = model
         self.finetune_configs = list(finetune_configs)
         self.checkpoints_folder = Path(checkpoints_folder)
@@ -52,12 +56,14 @@ class SelfRewardingTrainer:
         self.pad_id = pad_id
         policy = policy_for(model)
         codec = FunctionCodec(tokenizer_encode, tokenizer_decode, eos_id=eos_id, vocab_size=policy.vocab_size)
-        stages = [_stage(config, self.reward_configs) for config in self.finetune_configs]
+        stages = [_stage(config, self.reward_configs, pad_id) for config in self.finetune_configs]
         self._plan = Plan(
             model=model,
             tokenizer=codec,
             run=self.checkpoints_folder,
-            accelerate=dict(accelerate_kwargs or {}),
+            accelerate=checked_arguments(
+                "SelfRewardingTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
+            ),
             stages=stages,
         )
 
@@ -105,9 +111,15 @@ def _named(config: RewardConfig | Mapping[str, RewardConfig] | None) -> dict[str
     return dict(config)
 
 
-def _stage(config: Any, rewards: Mapping[str, RewardConfig]) -> StageConfig:
+def _stage(config: Any, rewards: Mapping[str, RewardConfig], pad_id: int) -> StageConfig:
     if isinstance(config, StageConfig):
         return config
+    if isinstance(config, SFTConfig | SelfPlayConfig):
+        config = replace(
+            config,
+            train_dataset=with_padding(one_dataset(config.train_dataset), pad_id),
+            valid_dataset=with_padding(one_dataset(config.valid_dataset), pad_id),
+        )
     if isinstance(config, FinetuneConfig):
         return config.stage(rewards)
     raise ConfigError(f"finetune_configs holds {type(config).__name__}; expected configs such as SFTConfig")

@@ -13,6 +13,7 @@ from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.pipeline import Summary, run
+from self_rewarding_lm_pytorch.published.arguments import checked_arguments, one_dataset, with_padding
 from self_rewarding_lm_pytorch.published.configs import SelfPlayConfig
 from self_rewarding_lm_pytorch.published.modules import SPIN
 from self_rewarding_lm_pytorch.published.self_rewarding import refuse_finished, save_stage_file
@@ -60,20 +61,20 @@ class SPINTrainer:
         self.checkpoint_folder = Path(checkpoint_folder)
         self.pad_id = pad_id
         self._spin = spin
-        own_beta = {} if spin is None else {"λ": spin.beta}
+        if spin is not None and ref_model_ema_decay == 1.0:
+            ref_model_ema_decay = spin.ref_model_ema_decay
+        if spin is not None and spin.pad_id is not None:
+            pad_id = spin.pad_id
         config = SelfPlayConfig(
-            train_dataset=train_sft_dataset,
-            valid_dataset=valid_sft_dataset,
+            train_dataset=with_padding(one_dataset(train_sft_dataset), pad_id),
+            valid_dataset=with_padding(one_dataset(valid_sft_dataset), pad_id),
             max_seq_len=max_seq_len,
             dropout=dropout,
             temperature=temperature,
             filter_fn=filter_fn,
             filter_kwargs=dict(filter_kwargs or {}),
-            spin_kwargs={
-                "ref_model_ema_decay": ref_model_ema_decay,
-                **own_beta,
-                **(spin_kwargs or {}),
-            },
+            beta=None if spin is None else spin.beta,
+            spin_kwargs={"ref_model_ema_decay": ref_model_ema_decay, **(spin_kwargs or {})},
             trainer_kwargs={
                 "batch_size": batch_size,
                 "grad_accum_steps": grad_accum_steps,
@@ -92,7 +93,9 @@ class SPINTrainer:
             model=self.model,
             tokenizer=_IdsOnly(eos_id, vocab_size),
             run=self.checkpoint_folder,
-            accelerate=dict(accelerate_kwargs or {}),
+            accelerate=checked_arguments(
+                "SPINTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
+            ),
             stages=[config.stage({})],
         )
         self._accelerator = accelerator

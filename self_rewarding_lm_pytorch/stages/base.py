@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
+from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
+from self_rewarding_lm_pytorch.training.settings import TrainSettings
 
 
 class Settings(BaseModel):
@@ -124,7 +127,9 @@ class StageConfig(Settings):
 
     def check(self, env: Environment) -> None:
         """Raises ConfigError or DataError for whatever can be known before any training."""
-        return None
+        train = getattr(self, "train", None)
+        if isinstance(train, TrainSettings):
+            check_optimizer_arguments(train)
 
     @abstractmethod
     def run(self, run: StageRun) -> StageOutcome:
@@ -134,12 +139,21 @@ class StageConfig(Settings):
     @classmethod
     def _training_keys(cls, values: Any) -> Any:
         """Training settings may stand beside the stage's own: `learning_rate: 1e-6` for `train: {...}`."""
+        return cls.with_training_keys_moved(values) if isinstance(values, dict) else values
+
+    @classmethod
+    def training_keys(cls, values: Mapping[str, Any]) -> list[str]:
+        """Keys of `values` that are training settings and not the stage's own."""
         train = cls.model_fields.get("train")
-        if not isinstance(values, dict) or train is None or not isinstance(values.get("train", {}), dict):
+        kind: Any = train.annotation if train is not None else None
+        known = kind.model_fields if kind is not None else {}
+        return [key for key in values if key in known and key not in cls.model_fields]
+
+    @classmethod
+    def with_training_keys_moved(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Those keys in `train`, where they are over what was there."""
+        moved = cls.training_keys(values)
+        if not moved or not isinstance(values.get("train", {}), dict):
             return values
-        kind: Any = train.annotation
-        moved = {key for key in values if key in kind.model_fields and key not in cls.model_fields}
         kept = {key: value for key, value in values.items() if key not in moved}
-        if moved:
-            kept["train"] = {**values.get("train", {}), **{key: values[key] for key in moved}}
-        return kept
+        return {**kept, "train": {**values.get("train", {}), **{key: values[key] for key in moved}}}

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from self_rewarding_lm_pytorch.data.items import given_pairs, keep_examples, kept_examples
+from self_rewarding_lm_pytorch.data.items import check_files, given_pairs, keep_examples, kept_examples
 from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES
 from self_rewarding_lm_pytorch.records import PairExample
 from self_rewarding_lm_pytorch.registry import unknown_name
-from self_rewarding_lm_pytorch.stages.base import StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
 
@@ -37,6 +37,12 @@ class DPOStage(StageConfig):
     valid_data: Any = None
     train: PairTraining = Field(default_factory=PairTraining)
     early_stopper: Any = None
+
+    def check(self, env: Environment) -> None:
+        super().check(env)
+        check_stopper(self.early_stopper, self.train)
+        for source in (self.data, self.valid_data):
+            check_files(given_pairs, source, env.policy, env.codec, base=env.base)
 
     def run(self, run: StageRun) -> StageOutcome:
         pairs = _read(run, self.data, "data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
@@ -23,7 +23,7 @@ from self_rewarding_lm_pytorch.stages.budgets import (
     judged_budgets,
     response_budget,
 )
-from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings, without_default_filter
+from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.text import Codec
 
 _SMALL_CONTEXT = 2048  # below it, "auto" takes the short rubric
@@ -44,11 +44,6 @@ class JudgeSettings(SamplingSettings):
     model: Any = None  # another model as the judge: a module, a folder or a hub name
 
     _other: tuple[Policy, Codec] | None = PrivateAttr(default=None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _other_filter(cls, values: Any) -> Any:
-        return without_default_filter(values)
 
     def judge_model(self, env: Environment, stage: str) -> tuple[Policy, Codec]:
         """The judging policy and its codec: the policy itself unless another model is named."""
@@ -99,7 +94,7 @@ class JudgeSettings(SamplingSettings):
             context=env.policy.max_length,
             max_seq_len=max_seq_len,
         )
-        template = self.judge_template(policy.max_length)
+        template, _ = self.judge_template(policy.max_length), self.parser()  # both checked here
         longest = max(prompts, key=lambda prompt: len(prompt.text)).text
         forcer = self._forcer(env, policy, codec)
         return judged_budgets(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from self_rewarding_lm_pytorch.data.items import preference_examples, supervised_examples
+from self_rewarding_lm_pytorch.data.items import check_files, preference_examples, supervised_examples
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.preferences.pairing import (
@@ -24,7 +24,7 @@ from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.prompts import read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
-from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
 
 
 class PairingSettings(Settings):
@@ -70,6 +70,9 @@ class RewardedStage(StageConfig):
     def judge_for(self, run: StageRun, budgets: Budgets) -> Judge: ...
 
     def check(self, env: Environment) -> None:
+        super().check(env)
+        check_stopper(self.early_stopper, self.train)
+        check_files(supervised_examples, self.replay, env.policy, env.codec, base=env.base)
         budgets = self.budgets(env, self.read_prompts(env))
         for note in budgets.notes:
             env.reporter.say_once(note)

@@ -22,6 +22,15 @@ class SamplingSettings(Settings):
     filter_fn: FilterFn | str | None = None
     filter_kwargs: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _other_filter(cls, values: Any) -> Any:
+        """Another filter than a subclass's default top_p takes its place."""
+        others = ("top_k", "min_p", "filter_fn")
+        if isinstance(values, dict) and "top_p" not in values and any(name in values for name in others):
+            return {**values, "top_p": None}
+        return values
+
     @model_validator(mode="after")
     def _one_filter(self) -> SamplingSettings:
         given = [name for name in ("top_p", "top_k", "min_p", "filter_fn") if getattr(self, name) is not None]
@@ -48,16 +57,3 @@ class CandidateSettings(SamplingSettings):
     num: Annotated[int, Field(ge=2)] = 4
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.9
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # default: at most 256, as the context allows
-
-    @model_validator(mode="before")
-    @classmethod
-    def _other_filter(cls, values: Any) -> Any:
-        return without_default_filter(values)
-
-
-def without_default_filter(values: Any) -> Any:
-    """Another filter than the default top_p takes its place."""
-    others = ("top_k", "min_p", "filter_fn")
-    if isinstance(values, dict) and "top_p" not in values and any(name in values for name in others):
-        return {**values, "top_p": None}
-    return values

@@ -6,9 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from self_rewarding_lm_pytorch.data.items import keep_examples, kept_examples, supervised_examples
+from self_rewarding_lm_pytorch.data.items import (
+    check_files,
+    keep_examples,
+    kept_examples,
+    supervised_examples,
+)
 from self_rewarding_lm_pytorch.records import Example
-from self_rewarding_lm_pytorch.stages.base import StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.training import run_training, supervised_term
 from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
@@ -30,6 +35,11 @@ class SFTStage(StageConfig):
     data: Any  # file or files of prompt/response, or items (ids, prompt length or mask)
     valid_data: Any = None
     train: SupervisedSettings = Field(default_factory=SupervisedSettings)
+
+    def check(self, env: Environment) -> None:
+        super().check(env)
+        for source in (self.data, self.valid_data):
+            check_files(supervised_examples, source, env.policy, env.codec, base=env.base)
 
     def run(self, run: StageRun) -> StageOutcome:
         examples = read_examples(run, self.data, "data")

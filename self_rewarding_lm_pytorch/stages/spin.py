@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from self_rewarding_lm_pytorch.data.items import check_files, supervised_examples
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, Prompt
-from self_rewarding_lm_pytorch.stages.base import StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.stages.sft import read_examples
@@ -47,13 +48,18 @@ class SPINStage(StageConfig):
     opponent: OpponentSettings = Field(default_factory=OpponentSettings)
     train: SPINTraining = Field(default_factory=SPINTraining)
 
+    def check(self, env: Environment) -> None:
+        super().check(env)
+        for source in (self.data, self.valid_data):
+            check_files(supervised_examples, source, env.policy, env.codec, base=env.base)
+
     def run(self, run: StageRun) -> StageOutcome:
         examples = read_examples(run, self.data, "data")
         valid = read_examples(run, self.valid_data, "valid") if self.valid_data is not None else []
         total = StageOutcome()
         for iteration in range(self.num_iterations):
             own = self._play(run, examples, iteration, "data", total)
-            held_out = self._play(run, valid, iteration, "valid", total) if valid else []
+            held_out = self._play(run, valid, iteration, "valid", StageOutcome()) if valid else []
             settings: PreferenceSettings = self.train
             outcome = train_on_pairs(run, own, settings, valid=held_out)
             total.train_seconds += outcome.train_seconds

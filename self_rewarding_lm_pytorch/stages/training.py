@@ -50,10 +50,11 @@ def train_on_pairs(
     """Preference training; the reference is the policy as it is now unless one is given."""
     micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
     started = time.monotonic()
-    hooks = Hooks()
+    hooks, given = Hooks(), reference
     if reference is None and settings.reference_ema_decay < 1:
-        moving = EMAReference(run.env.policy, settings.reference_ema_decay)
-        reference, hooks.after_step = moving, moving.update
+        reference = EMAReference(run.env.policy, settings.reference_ema_decay)
+    if isinstance(reference, EMAReference):
+        hooks.after_step = reference.update
     if reference is None:
         with run.env.reporter.phase("reference log-probs", len(pairs), "pairs") as phase:
             reference = StoredReference.from_policy(
@@ -68,7 +69,7 @@ def train_on_pairs(
             Term("replay", replay, SupervisedObjective(), size, min(size, micro), settings.replay_weight)
         )
     if valid:
-        stored = StoredReference.from_policy(run.env.policy, valid, micro_batch_size=micro)
+        stored = given or StoredReference.from_policy(run.env.policy, valid, micro_batch_size=micro)
         judged = PreferenceObjective(loss, stored, beta=settings.beta)
         hooks.validation = Term("valid", valid, judged, len(valid), micro)
     outcome = run_training(run, terms, settings, hooks=hooks, early_stopper=early_stopper)
@@ -128,6 +129,12 @@ def _stopper(source: Any, settings: TrainSettings) -> EarlyStopper:
         return source
     arguments = checked_names("early_stopper_kwargs", settings.early_stop_kwargs, EarlyStopper)
     return EarlyStopper(evaluator(source), every=settings.early_stop_every, **arguments)
+
+
+def check_stopper(source: Any, settings: TrainSettings) -> None:
+    """Raises ConfigError for an early stopper that cannot be made."""
+    if source is not None:
+        _stopper(source, settings)
 
 
 def checked_names(where: str, given: dict[str, Any], callee: Callable[..., Any]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.errors import TrainingError
+from self_rewarding_lm_pytorch.models.policy import evaluation_mode
 from self_rewarding_lm_pytorch.models.weights import save_weights
 
 
@@ -41,11 +41,8 @@ class EarlyStopper:
 
     def check(self, module: nn.Module) -> bool:
         """Evaluates now; True when training should stop."""
-        was_training = module.training
-        module.eval()
-        with torch.no_grad():
+        with evaluation_mode(module):
             score = float(self._evaluate(module))
-        module.train(was_training)
         if math.isnan(score):
             raise TrainingError(
                 "the early stopper's evaluation gave NaN, so no best weights can be told; it must "

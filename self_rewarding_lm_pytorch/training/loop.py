@@ -72,13 +72,13 @@ def train(
             is_last = result.num_steps == num_steps
             if is_last or result.num_steps % settings.log_every == 0:
                 result.metrics |= stepper.read_metrics()
-                hooks.on_log(result.num_steps, num_steps, result.metrics)
+                hooks.on_log(result.num_steps, num_steps, dict(result.metrics))
             if _due(settings.validate_every, result.num_steps, is_last) and hooks.validation:
                 result.metrics |= validation_metrics(policy, hooks.validation)
-                hooks.on_log(result.num_steps, num_steps, result.metrics)
+                hooks.on_log(result.num_steps, num_steps, dict(result.metrics))
             stopper = hooks.stopper
-            if stopper and (result.num_steps % stopper.every == 0) and stopper.check(policy.module):
-                result.stopped_early = True
+            if stopper and _due(stopper.every, result.num_steps, is_last) and stopper.check(policy.module):
+                result.stopped_early = not is_last
                 break
         if hooks.stopper:
             hooks.stopper.restore(policy.module)
@@ -144,12 +144,18 @@ class _Stepper:
         indices = step_indices(len(term.items), term.batch_size, step, *self._seed, term.name)
         items = [term.items[i] for i in indices]
         count = sum(term.objective.count(item) for item in items)
+        if not count:
+            raise TrainingError(
+                f"the {len(items)} items of step {step + 1} hold no target token, so there is nothing to "
+                "train on; look for empty responses in the data"
+            )
         for micro in micro_batches(items, term.micro_batch_size):
             batch = term.objective.collate(micro).to(self._policy.device)
             with self._accelerator.autocast() if self._accelerator else nullcontext():
                 loss, sums = term.objective.loss(_caller(self._model), batch)
             loss = loss * (term.weight / count)
-            self._accelerator.backward(loss)
+            # Accelerate divides by its own accumulation; ours is in `count` already.
+            self._accelerator.backward(loss * self._accelerator.gradient_accumulation_steps)
             self._record("loss", loss.detach(), 0.0)
             for name, value in sums.items():
                 share = sum(term.objective.count(item) for item in micro)

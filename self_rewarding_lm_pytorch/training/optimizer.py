@@ -21,10 +21,7 @@ def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Op
             "no parameter of the model requires a gradient, so training would change nothing; "
             "call model.requires_grad_(True), or check which adapter is active"
         )
-    known = set(inspect.signature(torch.optim.AdamW).parameters) - {"params", "lr", "weight_decay"}
-    for name in settings.optimizer_kwargs:
-        if name not in known:
-            raise ConfigError(unknown_name("optimizer argument", name, list(known)))
+    check_optimizer_arguments(settings)
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
@@ -34,6 +31,14 @@ def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Op
         lr=settings.learning_rate,
         **settings.optimizer_kwargs,
     )
+
+
+def check_optimizer_arguments(settings: TrainSettings) -> None:
+    """Raises ConfigError for an argument that AdamW does not take, or that has a key of its own."""
+    known = set(inspect.signature(torch.optim.AdamW).parameters) - {"params", "lr", "weight_decay"}
+    for name in settings.optimizer_kwargs:
+        if name not in known:
+            raise ConfigError(unknown_name("optimizer argument", name, list(known)))
 
 
 def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
