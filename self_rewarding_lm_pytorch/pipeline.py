@@ -100,6 +100,7 @@ def _environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> En
     policy, codec = _model(plan)
     policy.module.to(accelerator.device)
     policy.module.eval()
+    policy.autocast = accelerator.autocast
     return Environment(policy, codec, plan.seed, accelerator, reporter, plan.generation, plan.base)
 
 

@@ -107,7 +107,7 @@ def shards(folder: Path) -> dict[Path, tuple[int, bytes]]:
         ("training", 2),  # in the first training
         ("2. play", 1),  # between two stages
         ("opponent's answers, iteration 1", 3),
-        ("opponent's answers, iteration 2", 20),  # in a later shard of the second iteration
+        ("opponent's answers, iteration 2", 8),  # in a later shard of the second iteration
         ("3. own", 1),
         ("shard 1: answers", 3),  # while sampling
         ("shard 2: answers", 1),  # between two shards
@@ -241,10 +241,9 @@ def test_data_that_changed_between_the_kill_and_the_resumption_is_not_mixed_in(t
     items.write_text(text)
     whole = run(plans[0], reporter=QUIET)
     assert in_a_fork(lambda: run(plans[1], reporter=Deadly("training", 2)))
-    items.write_text(text.replace("r", "other "))
+    items.write_text(text.replace(': "r', ': "other '))
     summary = run(plans[1], reporter=QUIET)
-    assert_weights = weights(folders[1]) == weights(folders[0])
-    assert assert_weights
+    assert weights(folders[1]) == weights(folders[0])
     assert without_seconds(summary) == without_seconds(whole)
 
 
@@ -270,7 +269,8 @@ def test_the_command_goes_on_after_its_process_died_in_the_reward_function(tmp_p
     settings["run"] = "run"
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(settings))
     environment = {**os.environ, "MARK": str(tmp_path / "mark"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "self_rewarding_lm_pytorch.cli.main", "train", "plan.yaml"]
+    code = "from self_rewarding_lm_pytorch.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "train", "plan.yaml"]
     results = [
         subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         for _ in range(2)

@@ -36,6 +36,7 @@ def _options(
 
 def main() -> None:
     """Runs a command; what we raise on purpose is printed as a message, without a traceback."""
+    sys.path.insert(0, "")  # a plan's module:factory may stand in the working directory
     try:
         app()
     except SelfRewardingError as error:

@@ -23,6 +23,11 @@ def target_logprobs(
     """
     if bool(batch.is_target[:, 0].any()):
         raise ValueError("position 0 cannot be a target: nothing stands before it")
+    with policy.autocast():  # the policy and its reference alike
+        return _target_logprobs(policy, batch, chunk_size)
+
+
+def _target_logprobs(policy: Policy, batch: SequenceBatch, chunk_size: int) -> tuple[Tensor, Tensor]:
     rows, columns = batch.is_target.nonzero(as_tuple=True)
     features = policy.features(batch.ids)[rows, columns - 1]  # position t - 1 predicts token t
     targets = batch.ids[rows, columns]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Policy(ABC):
     family: str
     max_length: int | None  # positions the model can read; None where no limit is known
     vocab_size: int | None  # None where it cannot be told without running the model
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # mixed precision, for log-probs
 
     @abstractmethod
     def features(self, ids: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ class DPOTrainer:
         accelerator = self._accelerator or Accelerator(**self._accelerate_kwargs)
         policy = policy_for(self.model)
         policy.module.to(accelerator.device)
+        policy.autocast = accelerator.autocast
         env = Environment(policy, None, 0, accelerator, Reporter())
         source = self._data if self._make_data is None else self._make_data()
         pairs = given_pairs(with_padding(source, self._pad_id), policy, None)

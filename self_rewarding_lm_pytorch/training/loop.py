@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,8 +150,7 @@ class _Stepper:
             )
         for micro in micro_batches(items, term.micro_batch_size):
             batch = term.objective.collate(micro).to(self._policy.device)
-            with self._accelerator.autocast() if self._accelerator else nullcontext():
-                loss, sums = term.objective.loss(_caller(self._model), batch)
+            loss, sums = term.objective.loss(_caller(self._model), batch)
             loss = loss * (term.weight / count)
             # Accelerate divides by its own accumulation; ours is in `count` already.
             self._accelerator.backward(loss * self._accelerator.gradient_accumulation_steps)

@@ -15,6 +15,7 @@ from tests.published.worlds import (
     external,
     mean_of_response,
     prompts,
+    records,
     run,
     same_weights,
     tiny,
@@ -82,8 +83,6 @@ def test_greedy_sampling_gives_equal_candidates_and_so_no_pair(
 ) -> None:
     with pytest.raises(DataError, match=r"no preference pair(?s:.*)visits +8(?s:.*)no pair: tie +8"):
         run(tiny(), [external(**arguments)], tmp_path)
-    from tests.published.worlds import records
-
     found = records(tmp_path, "01-external_reward")
     assert len({candidate.ids for candidate in found.candidates}) == 1
     greedy = torch.tensor([97, 98])
@@ -235,7 +234,7 @@ def test_an_eos_id_ends_responses(tmp_path: Path) -> None:
         refused[:, [7, 65]] = 0.0
         return refused
 
-    config = external(gen_filter_fn=often, max_seq_len=8)
+    config = external(gen_filter_fn=often, max_seq_len=4)
     found = run(tiny(), [config], tmp_path, eos_id=7).records()
     assert {c.finish_reason for c in found.candidates} == {"eos", "length"}
     for candidate in found.candidates:
@@ -277,7 +276,7 @@ def test_the_search_visits_at_most_four_prompts_for_each_pair(tmp_path: Path) ->
 def test_fewer_pairs_than_asked_for_is_a_warning_with_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rare = external(is_valid_reward_pair=lambda high, low: high > 190, num_generated_preference_pairs=6)
+    rare = external(is_valid_reward_pair=lambda high, low: high > 205, num_generated_preference_pairs=6)
     done = run(tiny(), [rare], tmp_path)
     pairs = done.stage["num_pairs"]
     said = capsys.readouterr().out

