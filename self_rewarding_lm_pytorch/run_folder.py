@@ -82,13 +82,13 @@ class RunFolder:
                 f"the run in {self.path} cannot be continued: {error!r}. Begin afresh (--fresh), or use "
                 "another folder."
             ) from error
-        if before == plan:
+        changes = _changes(yaml.safe_load(before), yaml.safe_load(plan))
+        if not changes:
             self.manifest = manifest
         elif states != {"pending"}:
-            changes = "; ".join(_changes(yaml.safe_load(before), yaml.safe_load(plan)))
             raise ConfigError(
-                f"{self.path} holds a run of another plan ({changes}). Continuing it would mix the two: "
-                "take the old plan back, begin afresh (--fresh), or name another run folder."
+                f"{self.path} holds a run of another plan ({'; '.join(changes)}). Continuing it would mix "
+                "the two: take the old plan back, begin afresh (--fresh), or name another run folder."
             )
 
     @property
@@ -141,7 +141,9 @@ def _changes(before: Any, after: Any, path: str = "") -> list[str]:
             for key in keys
             for line in _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
         ]
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = enumerate(zip(before, after, strict=True), 1)
-        return [line for i, (old, new) in pairs for line in _changes(old, new, f"{path}.{i}")]
+    if isinstance(before, list) and isinstance(after, list):
+        pairs = enumerate(zip(before, after, strict=False), 1)
+        lines = [line for i, (old, new) in pairs for line in _changes(old, new, f"{path}.{i}")]
+        longer = [] if len(before) == len(after) else [f"{path}: {len(before)} became {len(after)} entries"]
+        return lines + longer
     return [] if before == after else [f"{path}: {before!r:.40} became {after!r:.40}"]

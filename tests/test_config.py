@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def test_set_reaches_a_stage_by_name_and_by_number_from_one(sample: Path, overri
 
 
 def test_set_reaches_a_stage_without_a_name_by_its_kind() -> None:
-    plan = load_plan(one(**OWN), ["stages.self_reward.judge.votes=7", "stages.self_reward.lr=1"][:1])
+    plan = load_plan(one(**OWN), ["stages.self_reward.judge.votes=7"])
     assert plan.stages[0].judge.votes == 7
 
 
@@ -181,8 +182,6 @@ def test_the_later_of_two_overrides_wins_and_values_are_yaml(sample: Path) -> No
     ],
 )
 def test_an_override_that_reaches_nothing_is_said(sample: Path, override: str, message: str) -> None:
-    import re
-
     assert re.search(message, "\n".join(problems(sample, override)))
 
 
@@ -359,8 +358,12 @@ def test_the_resolved_plan_shows_every_default_and_reads_back_as_itself(sample: 
     assert set(shown) == set(Plan.model_fields) - {"base"}
     assert first["pairing"]["unfinished"] == "keep"
     assert first["train"]["max_grad_norm"] == 1.0
-    del first["pairing"], shown["stages"][2]["pairing"]  # its functions have no text
-    assert plan_text(load_plan(shown)) == text
+    for stage in shown["stages"][1:]:
+        del stage["pairing"]  # its functions have no text
+    again = yaml.safe_load(plan_text(load_plan(shown)))
+    for stage in again["stages"][1:]:
+        del stage["pairing"]
+    assert again == shown
 
 
 def test_objects_are_shown_by_their_qualified_names_and_long_data_by_its_length() -> None:

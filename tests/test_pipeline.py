@@ -270,6 +270,8 @@ def test_another_plan_in_the_same_folder_is_refused_with_the_change_named(tmp_pa
     assert "--fresh" in str(error.value)
     with pytest.raises(ConfigError, match="seed: 0 became 1"):
         run(plan(tmp_path / "r", "seed", seed=1), reporter=QUIET)
+    with pytest.raises(ConfigError, match="stages: 1 became 2 entries"):
+        run(plan(tmp_path / "r", "seed", "given"), reporter=QUIET)
 
 
 def test_fresh_begins_anew_and_removes_only_what_the_run_wrote(tmp_path: Path) -> None:
