@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WIDE = 400
 
 
 class Phase:
@@ -51,6 +52,8 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=False, highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = _WIDE  # a file or a pipe has no edge to wrap at
         self._quiet = quiet
         self._said: set[str] = set()
 

@@ -76,7 +76,7 @@ def test_a_dictionary_gives_the_same_plan_as_the_file(sample: Path) -> None:
 
 def test_the_defaults_of_the_stages_are_the_papers(sample: Path) -> None:
     plan = load_plan({"model": "m", "stages": [SFT, OWN, {"kind": "spin", "data": "d"}]})
-    sft, own, spin = plan.stages
+    _, own, spin = plan.stages
     assert (own.candidates.num, own.candidates.temperature, own.candidates.top_p) == (4, 0.7, 0.9)
     assert (own.judge.votes, own.judge.unparsed, own.judge.score_range) == (3, "drop", (0, 5))
     assert (own.train.batch_size, own.train.beta, own.train.learning_rate) == (16, 0.1, 1e-6)

@@ -189,7 +189,9 @@ def test_a_kill_between_two_files_of_a_shard_loses_only_what_was_not_there(
     left = list(folder.rglob(".00001.parquet.tmp"))
     assert len(left) == 1, "the half-finished file"
     left[0].write_bytes(left[0].read_bytes()[:100])  # and not even whole
+    stored = shards(folder)
     assert_equal_runs(folder, run(settings, reporter=QUIET), unbroken)
+    assert {path: now for path, now in shards(folder).items() if path in stored} == stored
 
 
 @needs_fork

@@ -6,7 +6,7 @@ Each continues the same 200 held-out openings with the same random numbers. Prin
 reward with its standard error; the mean negative log-likelihood of its responses under the ORIGINAL model
 (nats a token: strange text costs more); distinct-2 (different word pairs / word pairs, over all responses:
 a model that repeats itself has less); the mean length; how many ended by themselves. Then what the
-external-reward stage gained, paired by opening, and two texts before and after.
+external-reward stage gained, paired by opening, and texts of two openings with a typical gain.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -68,7 +68,8 @@ def measured(name: str, folder: str, prompts: list[Prompt], original: Policy) ->
         policy_name=name,
         seed=("held-out",),  # the same for all models
     )
-    own = [(prompt, c) for prompt, cs in zip(prompts, sampler.sample([(p, 0) for p in prompts])) for c in cs]
+    sampled = sampler.sample([(prompt, 0) for prompt in prompts])
+    own = [(prompt, one) for prompt, several in zip(prompts, sampled, strict=True) for one in several]
     reward = load_reward_function(f"{HERE / 'reward.py'}:story_reward")
     rewards = reward([prompt.text for prompt, _ in own], [candidate.text for _, candidate in own])
     return Measured(
@@ -103,7 +104,7 @@ def nll_per_token(original: Policy, codec: Codec, samples: Sequence[tuple[Prompt
 
 def distinct_2(texts: Sequence[str]) -> float:
     """Different pairs of neighbouring words / all of them, over all texts together."""
-    pairs = [pair for text in texts for words in [text.lower().split()] for pair in zip(words, words[1:])]
+    pairs = [pair for text in texts for pair in pairwise(text.lower().split())]
     return len(set(pairs)) / len(pairs)
 
 
@@ -133,6 +134,12 @@ def print_gain(before: Measured, after: Measured) -> None:
     )
 
 
+def typical(before: Measured, after: Measured, count: int = 2) -> list[int]:
+    """The openings whose gain is nearest the mean gain; not the best, and not picked by hand."""
+    gains = [b - a for a, b in zip(before.rewards, after.rewards, strict=True)]
+    return sorted(range(len(gains)), key=lambda i: abs(gains[i] - fmean(gains)))[:count]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -155,10 +162,10 @@ def main() -> None:
         before, after = rows[number - 1], rows[number]
         print_gain(before, after)
         print_gain(rows[0], after)
-        for i in (0, 1):
+        for i in typical(before, after):
             sample = i * SAMPLES_PER_PROMPT
             print(f"\n{prompts[i].text}\n  before: {before.texts[sample]}\n  after:  {after.texts[sample]}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,25 +11,30 @@ Any function `(prompts, responses) -> list of floats` can take its place in the 
 and the mean is multiplied by `plainness`, 0 to 1: is this plain prose at all? Letters and symbols
 without words, a list of words, one word again and again, or next to no text score near 0 whatever else
 they hold, so that babble wins nothing. Neither does length: past 15 words more of it changes nothing.
+
+It reads no meaning. A salad of well-chosen words would pass, which is why measure.py also asks how likely
+the original model finds what was written, and how varied all of it is.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 _SPEECH = re.compile(r'"([^"]*)"')
 _FINISHED = re.compile(r"""[.!?]"?\s*$""")
-_SENTENCE = re.compile(r"[^.!?]+[.!?]+")
+_SENTENCE_END = re.compile(r"[.!?]+")
 
 # Words that hold English sentences together; about half of the words of any children's story.
-_JOINTS = frozenset(
-    "a an and are at be but by can could did do for from had has have he her him his i in is it its let like "
-    "me my no not of on one out she so that the their them then there they this to up us very want wanted was "
-    "we went were what when will with would yes you your said all day".split()
-)
-_OPENERS = _JOINTS | frozenset("once every soon sometimes suddenly now mom dad if after before".split())
+_JOINT_TEXT = """
+    a an and are at be but by can could did do for from had has have he her him his i in is it its let
+    like me my no not of on one out she so that the their them then there they this to up us very want
+    wanted was we went were what when will with would yes you your said all day
+"""
+_JOINTS = frozenset(_JOINT_TEXT.split())
+_OPENERS = _JOINTS | {"once", "every", "soon", "sometimes", "suddenly", "now", "mom", "dad", "if", "after"}
 
 SPEECH_WORDS = 4  # a spoken sentence of so many words counts fully
 ENOUGH_WORDS = 15  # a shorter response is hardly a story
@@ -70,8 +75,7 @@ def variety(response: str) -> float:
     words = [word.lower() for word in _WORD.findall(response)]
     phrases = list(zip(words, words[1:], words[2:], strict=False))
     again = _share_repeated(phrases)
-    sentences = [sentence.strip(' "\n').lower() for sentence in _SENTENCE.findall(response)]
-    return max(0.0, 1.0 - 5 * again) * (1.0 if _share_repeated(sentences) == 0 else 0.0)
+    return max(0.0, 1.0 - 5 * again) * (1.0 if _share_repeated(_sentences(response)) == 0 else 0.0)
 
 
 def plainness(response: str) -> float:
@@ -83,7 +87,7 @@ def plainness(response: str) -> float:
     lettered = sum(map(len, words)) / len("".join(response.split()))
     joints = sum(word in _JOINTS for word in words) / len(words)
     monotony = max(Counter(words).values()) / len(words)
-    per_sentence = len(words) / max(1, len(_SENTENCE.findall(response)))
+    per_sentence = len(words) / max(1, len(_sentences(response)))
     return (
         enough
         * _ramp(lettered, 0.6, 0.85)
@@ -99,7 +103,13 @@ def _names(prompt: str) -> set[str]:
     return {word for word in _WORD.findall(prompt) if word[0].isupper() and word.lower() not in _OPENERS}
 
 
-def _share_repeated(things: list[object]) -> float:
+def _sentences(text: str) -> list[str]:
+    """Its sentences in small letters, the last one whether finished or not."""
+    parts = (part.strip(' "\n').lower() for part in _SENTENCE_END.split(text))
+    return [part for part in parts if part]
+
+
+def _share_repeated(things: Sequence[object]) -> float:
     return 1.0 - len(set(things)) / len(things) if things else 0.0
 
 

@@ -11,8 +11,8 @@ def demo(
     run_dir: Annotated[
         Path | None, typer.Option(help="Where it goes; runs/demo, or runs/demo-SEED for another seed than 0.")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Begin anew instead of continuing.")] = False,
-    quiet: Annotated[bool, typer.Option(help="Only the closing table.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of continuing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the closing table.")] = False,
 ) -> None:
     """Train a small model from nothing and let it improve itself, in minutes on a CPU."""
     from self_rewarding_lm_pytorch.demo.main import run_demo

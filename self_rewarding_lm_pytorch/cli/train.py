@@ -12,8 +12,8 @@ def train(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE, for example stages.second.beta=0.2. May be repeated."),
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Begin anew instead of continuing.")] = False,
-    quiet: Annotated[bool, typer.Option(help="Only warnings and the closing table.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of continuing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the closing table.")] = False,
 ) -> None:
     """Run a plan: its stages in order, continued where an earlier run was cut off."""
     from self_rewarding_lm_pytorch.config import load_plan

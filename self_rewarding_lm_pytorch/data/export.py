@@ -26,12 +26,20 @@ def export_run(run_folder: Path, out: Path) -> list[tuple[Path, int]]:
     for stage in stages:
         store = ShardStore(stage)
         for name, rows in (("pairs", _pairs(store)), ("judgments", _judgments(store))):
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            lines = [_line(row) for row in rows]
             if lines:
                 path = out / f"{stage.name}-{name}.jsonl"
                 write_text(path, "".join(lines))
                 written.append((path, len(lines)))
     return written
+
+
+def _line(row: dict[str, Any]) -> str:
+    """One line for every reader: some also break lines at these three, which JSON leaves as they are."""
+    text = json.dumps(row, ensure_ascii=False)
+    for char in "\x85\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text + "\n"
 
 
 def _pairs(store: ShardStore) -> Iterable[dict[str, Any]]:

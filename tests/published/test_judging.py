@@ -125,11 +125,13 @@ def test_a_greedy_judge_gives_the_same_vote_each_time(tmp_path: Path, arguments:
 
 
 def test_eval_temperature_and_filter_do_not_touch_the_responses(tmp_path: Path) -> None:
-    usual, _ = judged(tmp_path / "usual", Script(b"Score: ?"))
-    hot, _ = judged(tmp_path / "hot", Script(b"Score: ?"), eval_temperature=5.0, eval_filter_fn=None)
-    count = min(len(usual.candidates), len(hot.candidates))
-    assert [c.ids for c in usual.candidates[:count]] == [c.ids for c in hot.candidates[:count]]
-    assert [v.text for v in votes_of(usual)] != [v.text for v in votes_of(hot)]
+    usual, _ = judged(tmp_path / "usual")
+    hot, _ = judged(tmp_path / "hot", eval_temperature=5.0)
+    unfiltered, _ = judged(tmp_path / "unfiltered", eval_filter_fn=None)
+    for other in (hot, unfiltered):
+        count = min(len(usual.candidates), len(other.candidates))
+        assert [c.ids for c in usual.candidates[:count]] == [c.ids for c in other.candidates[:count]]
+        assert [v.text for v in votes_of(usual)] != [v.text for v in votes_of(other)]
 
 
 def test_the_judgment_budget_is_the_generators(tmp_path: Path) -> None:
@@ -171,7 +173,9 @@ def test_unparsed_takes_no_other_word(tmp_path: Path) -> None:
 def test_forced_scores_are_the_integers_of_the_range(tmp_path: Path, score_range: Any, values: range) -> None:
     config = RewardConfig(prompt_template="{{ prompt }}{{ response }}", score_range=score_range)
     found, _ = judged(tmp_path, config=config, eval_temperature=2.0)
-    assert {vote.score for vote in votes_of(found) if vote.status == "forced"} == set(map(float, values))
+    scores = {vote.score for vote in votes_of(found) if vote.status == "forced"}
+    assert scores <= set(map(float, values))
+    assert len(scores) >= min(len(values), 6)
 
 
 def test_the_default_rubric_forces_0_to_5(tmp_path: Path) -> None:
@@ -179,14 +183,16 @@ def test_the_default_rubric_forces_0_to_5(tmp_path: Path) -> None:
     assert {vote.score for vote in votes_of(found) if vote.status == "forced"} == set(map(float, range(6)))
 
 
-def test_forced_values_of_several_tokens_are_compared_to_their_end(tmp_path: Path) -> None:
-    """A bigram judge that after '1' always ends the line: it never means 10."""
+@pytest.mark.parametrize(("after_1", "score"), [("\n", 1.0), ("0", 10.0)])
+def test_forced_values_of_several_tokens_are_compared_to_their_end(
+    tmp_path: Path, after_1: str, score: float
+) -> None:
+    """A judge that always writes 1, and then either ends the line or goes on with 0."""
     table = torch.full((256, 256), -30.0)
     table[:, ord("x")] = 0.0
-    table[ord(" "), ord("1")] = 30.0
-    table[ord("1"), ord("\n")] = 30.0
+    table[ord(" "), ord("1")] = table[ord("1"), ord(after_1)] = 30.0
     found, _ = judged_or_records(tmp_path, Table(table))
-    assert {vote.score for vote in votes_of(found) if vote.status == "forced"} <= {1.0}
+    assert {vote.score for vote in votes_of(found) if vote.status == "forced"} == {score}
 
 
 def judged_or_records(folder: Path, judge: Any, **arguments: Any) -> tuple[Any, Any]:
@@ -200,7 +206,7 @@ def judged_or_records(folder: Path, judge: Any, **arguments: Any) -> tuple[Any, 
 def test_forcing_with_nothing_but_a_parse_function_is_refused_in_words(tmp_path: Path) -> None:
     model = tiny()
     config = RewardConfig(prompt_template="{{ prompt }}{{ response }}", parse_reward=lambda text: 1.0)
-    with pytest.raises(ConfigError, match="unparsed='force'(?s:.*)parse_reward(?s:.*)unparsed='drop'"):
+    with pytest.raises(ConfigError, match=r"unparsed='force'(?s:.*)parse_reward(?s:.*)unparsed='drop'"):
         judged(tmp_path, config=config, model=model)
     assert same_weights(model, tiny())
 
@@ -321,7 +327,7 @@ def test_the_forced_score_follows_the_users_prefix(tmp_path: Path) -> None:
     table = torch.full((256, 256), -30.0)
     table[:, ord("x")] = 0.0
     table[ord(" "), ord("3")] = table[ord(" "), ord("4")] = 30.0
-    found, stage = judged_or_records(tmp_path, Table(table), config=RATING)
+    found, _ = judged_or_records(tmp_path, Table(table), config=RATING)
     assert {vote.score for vote in votes_of(found) if vote.status == "forced"} == {3.0, 4.0}
 
 

@@ -116,7 +116,7 @@ def test_padding_with_a_mask_on_either_side_changes_nothing(kind: Any) -> None:
 
 @BOTH
 def test_a_pad_id_that_could_be_a_token_needs_a_mask(kind: Any) -> None:
-    with pytest.raises(DataError, match="pad_id 0 could be a real token.*_mask"):
+    with pytest.raises(DataError, match=r"pad_id 0 could be a real token.*_mask"):
         kind(tiny(), pad_id=0)(ids(3, 8), ids(3, 8, 1), LENGTHS)
 
 

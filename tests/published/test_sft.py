@@ -227,9 +227,9 @@ def test_validation_is_measured_every_so_many_steps_on_the_valid_data_alone(tmp_
 
 
 def test_an_unknown_trainer_key_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'batchsize'; known: .*batch_size.*Did you mean 'batch_size'"):
+    with pytest.raises(ConfigError, match=r"'batchsize'; known: .*batch_size.*Did you mean 'batch_size'"):
         trainer(tiny(), [SFTConfig(sft_items(2), trainer_kwargs={"batchsize": 2})], tmp_path)
-    with pytest.raises(ConfigError, match="'beta1'; known: .*betas"):
+    with pytest.raises(ConfigError, match=r"'beta1'; known: .*betas"):
         kwargs = {"adam_kwargs": {"beta1": 0.5}}
         trainer(tiny(), [SFTConfig(sft_items(2), trainer_kwargs=kwargs)], tmp_path)
     assert not tmp_path.joinpath("manifest.json").exists()
