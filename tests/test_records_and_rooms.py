@@ -42,6 +42,7 @@ ROOMS = [
     "demo",
     "report",
     "cli",
+    "__main__",
 ]
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 

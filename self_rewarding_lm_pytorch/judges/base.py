@@ -5,6 +5,9 @@ from typing import Protocol
 
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
 
+TOO_LONG = "judge prompt of"
+"""How the reason of a judgment begins that did not fit the judge's context."""
+
 OnProgress = Callable[[int, int], None]
 """Called with (units finished, tokens sampled) since the last call."""
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from self_rewarding_lm_pytorch.generation.generator import Completion, Generator, Request
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
-from self_rewarding_lm_pytorch.judges.base import OnProgress
+from self_rewarding_lm_pytorch.judges.base import TOO_LONG, OnProgress
 from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
@@ -78,7 +78,7 @@ class LLMJudge:
         limit = self._max_prompt_tokens
         if limit is None or len(ids) <= limit:
             return ""
-        return f"judge prompt of {len(ids)} tokens is over its limit of {limit}"
+        return f"{TOO_LONG} {len(ids)} tokens is over its limit of {limit}"
 
     def _keys(self, purpose: str, candidate: Candidate) -> tuple[int, ...]:
         place = (candidate.prompt_index, candidate.visit, candidate.index)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.judges.base import TOO_LONG
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt, Skipped
 
 
@@ -52,7 +53,9 @@ class PairingRule:
         rewards = torch.tensor([self._reward(*each) for each in both], dtype=torch.float64)
         usable = int((~rewards.isnan()).sum())
         if usable < 2:
-            return Skipped(prompt.index, visit, "fewer than two usable candidates")
+            too_long = any(judgment.reason.startswith(TOO_LONG) for judgment in judgments)
+            what = "judge prompt over its limit" if too_long else "fewer than two usable candidates"
+            return Skipped(prompt.index, visit, what)
         best, worst = self._picked(rewards)
         high, low = float(rewards[best]), float(rewards[worst])
         if math.isnan(high) or math.isnan(low):

@@ -18,7 +18,6 @@ from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 class PairTraining(PreferenceSettings):
     """Defaults: Self-Rewarding LMs, section 3.1."""
 
-    end_learning_rate: float | None = Field(default=None, ge=0)  # a tenth of the peak
     dropout: float | None = Field(default=0.1, ge=0, lt=1)
 
     @field_validator("loss")

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.files import write_json
 from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Prompt
-from self_rewarding_lm_pytorch.stages.base import Environment
+from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 
 
 def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None = None) -> list[Prompt]:
     """Every prompt of the source, in order; equal prompts are not merged."""
-    codec = env.needed_codec(stage)
     rows = read_rows(source, base=env.base)
     texts = [prompt_text(row, number) for number, row in enumerate(rows)][:limit]
     if not texts:
         raise DataError(f"stage {stage!r}: the prompt set is empty, so nothing can be sampled")
+    return _tokenized(env, texts, stage)
+
+
+def kept_prompts(run: StageRun, prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts this stage began with: a resumed run goes on with them even if the source changed."""
+    path = run.folder / "items" / "prompts.json"
+    if not path.exists():
+        write_json(path, [prompt.text for prompt in prompts])
+        return prompts
+    return _tokenized(run.env, json.loads(path.read_text(encoding="utf-8")), run.name)
+
+
+def _tokenized(env: Environment, texts: list[str], stage: str) -> list[Prompt]:
+    codec = env.needed_codec(stage)
     prompts = [Prompt(index, text, codec.prompt_ids(text)) for index, text in enumerate(texts)]
     empty = next((prompt for prompt in prompts if not prompt.ids), None)
     if empty is not None:

@@ -22,7 +22,7 @@ from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, Settings, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
-from self_rewarding_lm_pytorch.stages.prompts import read_prompts
+from self_rewarding_lm_pytorch.stages.prompts import kept_prompts, read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
 from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
 
@@ -84,7 +84,7 @@ class RewardedStage(StageConfig):
         return self._read
 
     def run(self, run: StageRun) -> StageOutcome:
-        prompts = self.read_prompts(run.env)
+        prompts = kept_prompts(run, self.read_prompts(run.env))
         budgets = self.budgets(run.env, prompts)
         search = PairSearch(
             prompts,

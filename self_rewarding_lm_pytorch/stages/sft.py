@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class SupervisedSettings(TrainSettings):
 
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = Field(default=5.5e-6, ge=0)
-    end_learning_rate: float | None = Field(default=1.1e-6, ge=0)
+    END_FRACTION: ClassVar[float] = 0.2  # 5.5e-6 falls to 1.1e-6
     dropout: float | None = Field(default=0.1, ge=0, lt=1)
 
 

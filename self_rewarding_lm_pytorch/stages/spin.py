@@ -13,7 +13,7 @@ from self_rewarding_lm_pytorch.data.items import check_files, supervised_example
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
-from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, Prompt
+from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
@@ -59,6 +59,8 @@ class SPINStage(StageConfig):
         total = StageOutcome()
         for iteration in range(self.num_iterations):
             own = self._play(run, examples, iteration, "data", total)
+            if not run.store.has(PreferencePair, iteration):
+                run.store.write(PreferencePair, iteration, _records(run, own, iteration), {})
             held_out = self._play(run, valid, iteration, "valid", StageOutcome()) if valid else []
             settings: PreferenceSettings = self.train
             outcome = train_on_pairs(run, own, settings, valid=held_out)
@@ -142,6 +144,34 @@ def _prompt(index: int, example: Example) -> Prompt:
     """The tokens before the first target."""
     first = int(torch.nonzero(example.is_target)[0])
     return Prompt(index, "", tuple(example.ids[:first].tolist()))
+
+
+def _records(run: StageRun, pairs: Sequence[PairExample], iteration: int) -> list[PreferencePair]:
+    """The pairs as they are stored: the opponent's iteration is the visit."""
+    codec = run.env.codec
+
+    def text(ids: tuple[int, ...]) -> str:
+        return codec.decode(ids) if codec is not None else ""
+
+    made = []
+    for pair in pairs:
+        prompt = _prompt(pair.index, pair.chosen)
+        chosen, rejected = (
+            tuple(side.ids[len(prompt.ids) :].tolist()) for side in (pair.chosen, pair.rejected)
+        )
+        made.append(
+            PreferencePair(
+                prompt_index=pair.index,
+                visit=iteration,
+                prompt=text(prompt.ids),
+                chosen=text(chosen),
+                rejected=text(rejected),
+                prompt_ids=prompt.ids,
+                chosen_ids=chosen,
+                rejected_ids=rejected,
+            )
+        )
+    return made
 
 
 def _unusable(prompt: Prompt, example: Example, answer: Candidate | None) -> str:

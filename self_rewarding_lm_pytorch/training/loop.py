@@ -69,12 +69,14 @@ def train(
             result.num_steps = step + 1
             hooks.after_step(result.num_steps)
             is_last = result.num_steps == num_steps
-            if is_last or result.num_steps % settings.log_every == 0:
-                result.metrics |= stepper.read_metrics()
-                hooks.on_log(result.num_steps, num_steps, dict(result.metrics))
-            if _due(settings.validate_every, result.num_steps, is_last) and hooks.validation:
-                result.metrics |= validation_metrics(policy, hooks.validation)
-                hooks.on_log(result.num_steps, num_steps, dict(result.metrics))
+            metrics: Metrics = {}
+            if _due(settings.log_every, result.num_steps, is_last):
+                metrics |= stepper.read_metrics()
+            if hooks.validation and _due(settings.validate_every, result.num_steps, is_last):
+                metrics |= validation_metrics(policy, hooks.validation)
+            if metrics:
+                result.metrics |= metrics
+                hooks.on_log(result.num_steps, num_steps, metrics)
             stopper = hooks.stopper
             if stopper and _due(stopper.every, result.num_steps, is_last) and stopper.check(policy.module):
                 result.stopped_early = not is_last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,12 +15,14 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    END_FRACTION: ClassVar[float] = 0.1
+
     batch_size: Positive = 16  # items in one optimizer step, in all
     micro_batch_size: Positive | None = None  # items in one forward pass; default: the batch
     epochs: Positive = 1
     num_steps: Positive | None = None  # instead of epochs
     learning_rate: Rate = 1e-6  # at its peak
-    end_learning_rate: Rate | None = None  # default: a tenth of the peak
+    end_learning_rate: Rate | None = None  # default: END_FRACTION of the peak
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     num_decay_steps: Positive | None = None  # default: all steps
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -33,6 +35,15 @@ class TrainSettings(BaseModel):
     early_stop_kwargs: dict[str, Any] = Field(default_factory=dict)  # further EarlyStopper arguments
     checkpoint_every: Positive | None = None  # weights saved on the way, beside the stage's checkpoint
     log_every: Positive = 10
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_end(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("end_learning_rate") is not None:
+            return values
+        peak = values.get("learning_rate", cls.model_fields["learning_rate"].default)
+        is_number = isinstance(peak, int | float)
+        return {**values, "end_learning_rate": peak * cls.END_FRACTION} if is_number else values
 
     @model_validator(mode="after")
     def _end_below_peak(self) -> TrainSettings:

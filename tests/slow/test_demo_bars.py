@@ -8,14 +8,14 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "self_rewarding_lm_pytorch", "demo"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_small_model_improves_itself_twice_and_stays_a_good_judge(seed, tmp_path):
     folder = tmp_path / "demo"
     result = subprocess.run(
-        [sys.executable, "-m", "self_rewarding_lm_pytorch.cli", "demo"]
-        + ["--seed", str(seed), "--run-dir", str(folder)],
+        [*COMMAND, "--seed", str(seed), "--run-dir", str(folder)],
         env=os.environ,
         capture_output=True,
         text=True,

@@ -1,5 +1,0 @@
-"""`python -m self_rewarding_lm_pytorch.cli`: the same as the console script."""
-
-from self_rewarding_lm_pytorch.cli.main import main
-
-main()
