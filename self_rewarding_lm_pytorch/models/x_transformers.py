@@ -13,6 +13,8 @@ from self_rewarding_lm_pytorch.models.buffers import GrowingBuffer
 from self_rewarding_lm_pytorch.models.policy import Cache, Policy
 from self_rewarding_lm_pytorch.models.weights import save_weights
 
+_PROMPT_TOKENS_AT_ONCE = 2048
+
 
 class XTransformersPolicy(Policy):
     """Keys and values are cached where the wrapper says it can (`can_cache_kv`)."""
@@ -47,7 +49,7 @@ class XTransformersPolicy(Policy):
         if not self.has_cache or self.needs_recomputing(ids, lengths):
             return self.start_without_cache(ids, lengths)
         cache = _KeyValueCache(self, lengths, ids.shape[1], capacity)
-        return cache.read(ids), cache
+        return cache.read_prompts(ids), cache
 
     def copy(self) -> XTransformersPolicy:
         return XTransformersPolicy(copy.deepcopy(self.module).eval().requires_grad_(False))
@@ -67,29 +69,45 @@ class _KeyValueCache(Cache):
         self._state: Any = None
         self._buffers: list[tuple[GrowingBuffer, ...]] = []
 
-    def read(self, ids: Tensor) -> Tensor:
+    def read_prompts(self, ids: Tensor) -> Tensor:
+        """A few rows at once: attention that is not fused holds the squares of their lengths."""
+        rows = max(1, _PROMPT_TOKENS_AT_ONCE // ids.shape[1])
+        logits: list[Tensor] = []
+        kept: list[list[tuple[Tensor, ...]]] = []
+        for first in range(0, len(ids), rows):
+            part = slice(first, first + rows)
+            start = None if self._start is None else self._start[part]
+            logits.append(self._forward(ids[part], start, None))
+            kept.append([tuple(layer.cached_kv) for layer in self._cached_layers()])
+        self._buffers = [
+            tuple(GrowingBuffer(torch.cat(parts), self._capacity) for parts in zip(*layer, strict=True))
+            for layer in zip(*kept, strict=True)
+        ]
+        self._lend()
+        return torch.cat(logits)
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        logits = self._forward(tokens[:, None], self._start, self._state)
+        self._lend()
+        return logits
+
+    def _forward(self, ids: Tensor, start: Tensor | None, state: Any) -> Tensor:
         features, self._state = self._policy.module(
             ids,
             return_embeddings_and_intermediates=True,
-            seq_start_pos=self._start,
-            cache=self._state,
+            seq_start_pos=start,
+            cache=state,
             input_not_include_cache=True,
         )
-        self._store()
+        self._state.hiddens = self._state.layer_hiddens = None  # not needed, and large
         return self._policy.head(features[:, -1])
 
-    def extend(self, tokens: Tensor) -> Tensor:
-        return self.read(tokens[:, None])
+    def _cached_layers(self) -> list[Any]:
+        return [layer for layer in self._state.attn_intermediates if layer.cached_kv is not None]
 
-    def _store(self) -> None:
-        """Hands the wrapper's keys and values to the buffers, unless they already lie there."""
-        self._state.hiddens = self._state.layer_hiddens = None  # not needed, and large
-        layers = [layer for layer in self._state.attn_intermediates if layer.cached_kv is not None]
-        if not self._buffers:
-            self._buffers = [
-                tuple(GrowingBuffer(part, self._capacity) for part in layer.cached_kv) for layer in layers
-            ]
-        for layer, buffers in zip(layers, self._buffers, strict=True):
+    def _lend(self) -> None:
+        """The wrapper's record points at the buffers; it appends to them unknowingly."""
+        for layer, buffers in zip(self._cached_layers(), self._buffers, strict=True):
             layer.cached_kv = tuple(_Growing.of(buffer) for buffer in buffers)
 
     def repeat(self, times: int) -> None:
@@ -101,7 +119,7 @@ class _KeyValueCache(Cache):
             for buffer in buffers:
                 buffer.select(rows)
         self._start = None if self._start is None else self._start[rows]
-        self._store()
+        self._lend()
 
 
 class _Growing(Tensor):

@@ -94,7 +94,7 @@ class PairSearch:
                 missing = self._num_pairs - len(pairs)
                 if missing <= 0:
                     return
-                size = min(size, max(missing, self._shard_size // 8))
+                size = min(size, max(missing, self._shard_size // 16))
             yield shard, [self._visit(number) for number in range(done, done + size)]
             done += size
             shard += 1

@@ -136,10 +136,10 @@ def test_the_search_ends_as_soon_as_there_are_enough(
 
 
 def test_pairs_over_the_need_are_counted_and_not_trained_on(tmp_path: Path) -> None:
-    """A shard is at least an eighth of the usual size, so the last may find more than is missing."""
+    """A shard is at least a sixteenth of the usual size, so the last may find more than is missing."""
     found = search(tmp_path, by_place, num_pairs=5, shard_size=32)
     assert len(found.run()) == 5
-    more = search(tmp_path / "b", only("p1"), num_pairs=2, shard_size=32, prompts=PROMPTS[1:2])
+    more = search(tmp_path / "b", only("p1"), num_pairs=2, shard_size=64, prompts=PROMPTS[1:2])
     assert len(more.run()) == 2
     assert more.work.counts.skipped == {"more than asked for": 2}
     assert more.work.counts.visits == 4
