@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,11 +55,6 @@ def load_plan(source: Any, overrides: Sequence[str] = ()) -> Plan:
     if problems:
         raise ConfigError("the plan cannot be run:\n" + "\n".join(f"  - {line}" for line in problems))
     return plan
-
-
-def plan_text(plan: Plan) -> str:
-    """The resolved plan as YAML, every default visible; objects appear by their qualified names."""
-    return yaml.safe_dump(_shown(plan), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _made_in_python(plan: Plan, overrides: Sequence[str]) -> Plan:
@@ -246,23 +240,3 @@ def _fields_at(model: Any, path: tuple[int | str, ...]) -> list[str]:
     fields = list(model.model_fields)
     train = model.model_fields.get("train")
     return fields + (list(train.annotation.model_fields) if train is not None and not path else [])
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        names = [n for n, f in type(value).model_fields.items() if not f.exclude]
-        return {name: _shown(getattr(value, name)) for name in names}
-    if isinstance(value, Mapping):
-        return {str(key): _shown(part) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        if len(value) > 20:
-            return f"<{len(value)} items>"
-        return [_shown(part) for part in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value.value if isinstance(value, Enum) else value
-    return str(value) if isinstance(value, Path) else _qualified_name(value)
-
-
-def _qualified_name(value: Any) -> str:
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"<{named.__module__}.{named.__qualname__}>"

@@ -10,11 +10,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from self_rewarding_lm_pytorch.config import Plan, load_plan, plan_text
+from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.data.files import write_folder, write_json
 from self_rewarding_lm_pytorch.errors import ConfigError, SelfRewardingError
 from self_rewarding_lm_pytorch.models.load import codec_for, load_policy, policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.plan_text import plan_text
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun

@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
-from self_rewarding_lm_pytorch.config import Plan, load_plan, plan_text
+from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.plan_text import plan_text
 from self_rewarding_lm_pytorch.stages import STAGES
 from self_rewarding_lm_pytorch.stages.self_reward import SelfRewardStage
 from self_rewarding_lm_pytorch.stages.sft import SFTStage

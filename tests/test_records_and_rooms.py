@@ -36,6 +36,7 @@ ROOMS = [
     "training",
     "evaluation",
     "stages",
+    "plan_text",
     "config",
     "pipeline",
     "published",

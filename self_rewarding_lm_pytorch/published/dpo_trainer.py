@@ -20,7 +20,7 @@ from self_rewarding_lm_pytorch.published.arguments import (
     training_settings,
     with_padding,
 )
-from self_rewarding_lm_pytorch.published.configs import DPO_DEFAULTS, EPOCHS_UNTIL_STOPPED
+from self_rewarding_lm_pytorch.published.defaults import DPO_DEFAULTS, EPOCHS_UNTIL_STOPPED
 from self_rewarding_lm_pytorch.published.modules import DPO
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining

@@ -275,9 +275,12 @@ def test_help_comes_without_loading_torch() -> None:
     assert out.stdout.strip().endswith("False")
 
 
-def test_demo_takes_its_folder_from_the_seed(srlm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_takes_its_folder_from_the_seed(
+    srlm: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from self_rewarding_lm_pytorch.demo import main as demo
 
+    monkeypatch.chdir(tmp_path)
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(demo, "run_demo", lambda **arguments: asked.append(arguments))
     assert [srlm("demo")[0], srlm("demo", "--seed", "2")[0]] == [0, 0]
