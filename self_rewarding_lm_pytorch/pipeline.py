@@ -12,6 +12,7 @@ from torch import nn
 
 from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.data.files import write_folder, write_json
+from self_rewarding_lm_pytorch.data.readers import file_hashes
 from self_rewarding_lm_pytorch.errors import ConfigError, SelfRewardingError
 from self_rewarding_lm_pytorch.models.load import codec_for, load_policy, policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -21,6 +22,8 @@ from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
+
+_DATA_KEYS = ("data", "valid_data", "prompts", "replay")  # settings of a stage that may name files
 
 Summary = dict[str, Any]
 Evaluate = Callable[[Environment, int], Summary | None]
@@ -56,7 +59,7 @@ def run(
         return summary(folder)
     env = _environment(plan, reporter, accelerator or _accelerator(plan))
     _check(stages, env, folder)
-    folder.begin(device=str(env.accelerator.device))
+    folder.begin(device=str(env.accelerator.device), data=_data_hashes(stages, plan.base, folder, reporter))
     _keep_initial(plan, folder, env)
     try:
         for number, stage in enumerate(stages, 1):
@@ -103,6 +106,21 @@ def _environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> En
     policy.module.eval()
     policy.autocast = accelerator.autocast
     return Environment(policy, codec, plan.seed, accelerator, reporter, plan.generation, plan.base)
+
+
+def _data_hashes(
+    stages: list[StageConfig], base: Path | None, folder: RunFolder, reporter: Reporter
+) -> dict[str, str]:
+    """Of every data file of the plan; a file that changed since the run began is named."""
+    sources = [getattr(stage, name) for stage in stages for name in _DATA_KEYS if hasattr(stage, name)]
+    hashes = {file: value for source in sources for file, value in file_hashes(source, base=base).items()}
+    before = folder.manifest.get("data", {})
+    for file in sorted(file for file in hashes if before.get(file, hashes[file]) != hashes[file]):
+        reporter.warn(
+            f"{file} has changed since this run began; stages that had read it go on with what they kept, "
+            "later ones read the new file"
+        )
+    return hashes
 
 
 def _model(plan: Plan) -> tuple[Policy, Codec | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,19 @@ def is_in_files(source: Source) -> bool:
     if isinstance(source, list | tuple):
         return bool(source) and all(_is_path(part) for part in source)
     return isinstance(source, str | Path)
+
+
+def file_hashes(source: Source, *, base: Path | None = None) -> dict[str, str]:
+    """File -> SHA-256 of its bytes, for every file of the source; none where the data are in memory."""
+    if not is_in_files(source):
+        return {}
+    parts = source if isinstance(source, list | tuple) else [source]
+    return {str(part): _digest(_resolved(Path(part), base)) for part in parts}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prompt_text(row: Any, number: int) -> str:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.config import Plan
+from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.weights import save_weights
@@ -98,8 +99,6 @@ def refuse_finished(plan: Plan) -> None:
 
 def save_stage_file(folder: Path, env: Environment, number: int, stage: StageConfig) -> None:
     """N.KIND.safetensors beside the stage folders."""
-    from self_rewarding_lm_pytorch.data.files import write_atomically
-
     target = folder / f"{number}.{stage.kind}.safetensors"
     write_atomically(target, lambda path: save_weights(env.policy.module, path))
 

@@ -1,0 +1,38 @@
+"""A run knows which data files it began with."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from self_rewarding_lm_pytorch.pipeline import run
+from tests.helpers import byte_codec
+from tests.stages.worlds import plain
+
+
+def cut_off(*arguments: Any) -> None:
+    raise RuntimeError("cut off")
+
+
+def test_the_manifest_holds_the_hash_of_each_data_file_and_a_changed_one_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "ab", "response": "cd"}\n')
+    plan = {
+        "model": plain(),
+        "tokenizer": byte_codec(),
+        "run": tmp_path / "run",
+        "stages": [{"name": "one", "kind": "sft", "data": str(data), "num_steps": 1}],
+    }
+    with pytest.raises(RuntimeError, match="cut off"):
+        run(plan, after_stage=cut_off)
+    kept = json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]
+    assert kept == {str(data): hashlib.sha256(data.read_bytes()).hexdigest()}
+    assert "has changed" not in capsys.readouterr().out
+
+    data.write_text('{"prompt": "ab", "response": "xy"}\n')
+    run(plan)
+    assert "data.jsonl has changed since this run began" in " ".join(capsys.readouterr().out.split())
