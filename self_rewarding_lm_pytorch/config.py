@@ -23,7 +23,7 @@ class Plan(Settings):
     tokenizer: Any = None  # from Python: a codec, or a Hugging Face tokenizer
     seed: int = 0
     run: Path = Path("runs/run")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the weights
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights; auto: as they were saved
     accelerate: dict[str, Any] = Field(default_factory=dict)  # arguments of accelerate.Accelerator
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     stages: list[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 
 _DATA_KEYS = ("data", "valid_data", "prompts", "replay")  # settings of a stage that may name files
@@ -56,8 +58,9 @@ def run(
         reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh (fresh=True)")
         if not isinstance(plan.model, str | Path):
             _model(plan)[0].restore(folder.stage_folder(len(stages)) / "checkpoint")
+        _write_summary(folder)  # the run may have been cut off just before it did
         return summary(folder)
-    env = _environment(plan, reporter, accelerator or _accelerator(plan))
+    env = _environment(plan, reporter, accelerator or make_accelerator(plan.accelerate))
     _check(stages, env, folder)
     folder.begin(device=str(env.accelerator.device), data=_data_hashes(stages, plan.base, folder, reporter))
     _keep_initial(plan, folder, env)
@@ -73,8 +76,14 @@ def run(
         folder.save(status="failed", error=str(error))
         raise
     finally:
-        write_json(folder.path / "summary.json", summary(folder))
+        _write_summary(folder)
     return summary(folder)
+
+
+def _write_summary(folder: RunFolder) -> None:
+    path, figures = folder.path / "summary.json", summary(folder)
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != figures:
+        write_json(path, figures)
 
 
 def summary(folder: RunFolder) -> Summary:
@@ -86,13 +95,6 @@ def summary(folder: RunFolder) -> Summary:
         "stages": [entry["outcome"] for entry in done],
         "evaluation": [entry["evaluation"] for entry in done if entry.get("evaluation")],
     }
-
-
-def _accelerator(plan: Plan) -> Accelerator:
-    try:
-        return Accelerator(**plan.accelerate)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"accelerate: {plan.accelerate} cannot be used: {error}") from error
 
 
 def _environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Environment:
@@ -111,8 +113,9 @@ def _environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> En
 def _data_hashes(
     stages: list[StageConfig], base: Path | None, folder: RunFolder, reporter: Reporter
 ) -> dict[str, str]:
-    """Of every data file of the plan; a file that changed since the run began is named."""
-    sources = [getattr(stage, name) for stage in stages for name in _DATA_KEYS if hasattr(stage, name)]
+    """As they were when the run began; a file that stages to come would read changed is named."""
+    ahead = [s for n, s in enumerate(stages, 1) if folder.stage(n)["state"] not in ("trained", "done")]
+    sources = [getattr(stage, name) for stage in ahead for name in _DATA_KEYS if hasattr(stage, name)]
     hashes = {file: value for source in sources for file, value in file_hashes(source, base=base).items()}
     before = folder.manifest.get("data", {})
     for file in sorted(file for file in hashes if before.get(file, hashes[file]) != hashes[file]):
@@ -120,7 +123,7 @@ def _data_hashes(
             f"{file} has changed since this run began; stages that had read it go on with what they kept, "
             "later ones read the new file"
         )
-    return hashes
+    return {**hashes, **before}
 
 
 def _model(plan: Plan) -> tuple[Policy, Codec | None]:

@@ -25,7 +25,9 @@ def test_the_manifest_holds_the_hash_of_each_data_file_and_a_changed_one_is_name
         "model": plain(),
         "tokenizer": byte_codec(),
         "run": tmp_path / "run",
-        "stages": [{"name": "one", "kind": "sft", "data": str(data), "num_steps": 1}],
+        "stages": [
+            {"name": name, "kind": "sft", "data": str(data), "num_steps": 1} for name in ("one", "two")
+        ],
     }
     with pytest.raises(RuntimeError, match="cut off"):
         run(plan, after_stage=cut_off)

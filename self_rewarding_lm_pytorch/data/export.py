@@ -44,6 +44,8 @@ def _line(row: dict[str, Any]) -> str:
 
 def _pairs(store: ShardStore) -> Iterable[dict[str, Any]]:
     for pair in store.read_all(PreferencePair):
+        if not pair.prompt or not pair.chosen or not pair.rejected:
+            continue  # known by token ids alone (SPIN on ids, or behind a chat template)
         yield {
             "prompt": pair.prompt,
             "chosen": pair.chosen,

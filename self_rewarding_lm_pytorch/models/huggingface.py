@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils import logging as hf_logging
 
+from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.models.buffers import GrowingBuffer
 from self_rewarding_lm_pytorch.models.policy import Cache, Policy
 
@@ -83,9 +84,20 @@ class HuggingFacePolicy(Policy):
         cache = _KeyValueCache(self, ids, lengths, capacity)
         return cache.read(ids), cache
 
+    def restore(self, folder: Path) -> None:
+        try:
+            super().restore(folder)
+        except CheckpointError:
+            # Some families (mixtures of experts) are saved under other names than they train under.
+            with no_progress_bars():
+                saved = type(self.module).from_pretrained(folder, dtype=self.module.dtype)
+            self.module.load_state_dict(saved.state_dict())
+
     def copy(self) -> HuggingFacePolicy:
         twin = copy.deepcopy(self.module).eval().requires_grad_(False)
-        return HuggingFacePolicy(twin, self.tokenizer)
+        other = HuggingFacePolicy(twin, self.tokenizer)
+        other.autocast = self.autocast
+        return other
 
     def save(self, folder: Path) -> None:
         with no_progress_bars():

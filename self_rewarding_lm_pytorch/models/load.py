@@ -38,7 +38,7 @@ def policy_for(module: nn.Module, *, tokenizer: Any = None) -> Policy:
     return PlainPolicy(module)
 
 
-def load_policy(source: str, *, dtype: str = "auto") -> tuple[Policy, Codec | None]:
+def load_policy(source: str, *, dtype: str = "float32") -> tuple[Policy, Codec | None]:
     """A policy and, where the source brings one, its codec.
 
     source: a folder or hub name for transformers, or `module:factory`, a function without

@@ -36,7 +36,9 @@ class PlainPolicy(Policy):
 
     def copy(self) -> PlainPolicy:
         twin = copy.deepcopy(self.module).eval().requires_grad_(False)
-        return PlainPolicy(twin, max_length=self.max_length, vocab_size=self.vocab_size)
+        other = PlainPolicy(twin, max_length=self.max_length, vocab_size=self.vocab_size)
+        other.autocast = self.autocast
+        return other
 
     def save(self, folder: Path) -> None:
         save_weights(self.module, folder / "model.safetensors")

@@ -52,7 +52,9 @@ class XTransformersPolicy(Policy):
         return cache.read_prompts(ids), cache
 
     def copy(self) -> XTransformersPolicy:
-        return XTransformersPolicy(copy.deepcopy(self.module).eval().requires_grad_(False))
+        other = XTransformersPolicy(copy.deepcopy(self.module).eval().requires_grad_(False))
+        other.autocast = self.autocast
+        return other
 
     def save(self, folder: Path) -> None:
         save_weights(self.module, folder / "model.safetensors")

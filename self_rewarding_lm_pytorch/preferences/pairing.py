@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +54,7 @@ class PairingRule:
         rewards = torch.tensor([self._reward(*each) for each in both], dtype=torch.float64)
         usable = int((~rewards.isnan()).sum())
         if usable < 2:
-            too_long = any(judgment.reason.startswith(TOO_LONG) for judgment in judgments)
-            what = "judge prompt over its limit" if too_long else "fewer than two usable candidates"
-            return Skipped(prompt.index, visit, what)
+            return Skipped(prompt.index, visit, self._what_is_missing(candidates, judgments))
         best, worst = self._picked(rewards)
         high, low = float(rewards[best]), float(rewards[worst])
         if math.isnan(high) or math.isnan(low):
@@ -88,6 +87,20 @@ class PairingRule:
         if score is None or (self.needs_end and candidate.finish_reason != "eos"):
             return math.nan
         return score if bool(self.is_valid_reward(score)) else math.nan
+
+    def _what_is_missing(self, candidates: Sequence[Candidate], judgments: Sequence[Judgment]) -> str:
+        """Why fewer than two candidates can take part: what most of the others failed."""
+        causes: Counter[str] = Counter()
+        for candidate, judgment in zip(candidates, judgments, strict=True):
+            if judgment.score is None:
+                is_long = judgment.reason.startswith(TOO_LONG)
+                causes["judge prompt over its limit" if is_long else "no score"] += 1
+            elif self.needs_end and candidate.finish_reason != "eos":
+                causes["unfinished"] += 1
+            elif not bool(self.is_valid_reward(judgment.score)):
+                causes["reward refused by is_valid_reward"] += 1
+        cause = f" ({causes.most_common(1)[0][0]})" if causes else ""
+        return f"fewer than two usable candidates{cause}"
 
     def _picked(self, rewards: Tensor) -> tuple[int, int]:
         picked = self.pick(rewards)

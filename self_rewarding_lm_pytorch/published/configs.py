@@ -73,12 +73,11 @@ class SFTConfig(FinetuneConfig):
             "validate_every": values["valid_every"] if self.valid_dataset is not None else None,
             "dropout": self.dropout,
         }
-        data = one_dataset(self.train_dataset)
+        data, valid = one_dataset(self.train_dataset), one_dataset(self.valid_dataset)
         if values["ignore_index"] >= 0:  # a negative one already marks padding
             data = IgnoringItems(data, values["ignore_index"])
-        return SFTStage.model_validate(
-            {"name": "sft", "data": data, "valid_data": one_dataset(self.valid_dataset), "train": settings}
-        )
+            valid = None if valid is None else IgnoringItems(valid, values["ignore_index"])
+        return SFTStage.model_validate({"name": "sft", "data": data, "valid_data": valid, "train": settings})
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from self_rewarding_lm_pytorch.published.modules import DPO
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 from self_rewarding_lm_pytorch.training.reference import LiveReference
@@ -111,7 +113,7 @@ class DPOTrainer:
 
     def __call__(self) -> dict[str, float]:
         """Trains the model in place; returns the last metrics."""
-        accelerator = self._accelerator or Accelerator(**self._accelerate_kwargs)
+        accelerator = self._accelerator or make_accelerator(self._accelerate_kwargs)
         policy = policy_for(self.model)
         policy.module.to(accelerator.device)
         policy.autocast = accelerator.autocast
@@ -128,13 +130,14 @@ class DPOTrainer:
                 self._settings,
                 valid=valid,
                 early_stopper=self._stopper,
-                reference=self._own_reference(),
+                reference=self._own_reference(policy.autocast),
             )
         return outcome.metrics
 
-    def _own_reference(self) -> LiveReference | None:
+    def _own_reference(self, autocast: Callable[[], AbstractContextManager[Any]]) -> LiveReference | None:
         """A DPO module brings its snapshot; a plain module's is taken when training starts."""
         if self._dpo is None:
             return None
         self._dpo.ref_model.to(next(self.model.parameters()).device)
+        self._dpo.reference.policy.autocast = autocast
         return self._dpo.reference

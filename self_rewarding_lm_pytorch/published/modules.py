@@ -7,7 +7,7 @@ taken when the module is constructed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +42,14 @@ class PairModule(nn.Module):
         self.policy_model = model
         self.ref_model_ema_decay = float((ema_kwargs or {}).get("beta", ref_model_ema_decay))
         self.reference = EMAReference(self.policy, self.ref_model_ema_decay)
+        self.ref_model: nn.Module = self.reference.policy.module  # moves and is saved with the module
         self._loss = PREFERENCE_LOSSES[loss]
 
-    @property
-    def ref_model(self) -> nn.Module:
-        """The reference: frozen, in evaluation mode."""
-        return self.reference.policy.module
+    def train(self, mode: bool = True) -> Self:
+        """The reference stays in evaluation mode."""
+        super().train(mode)
+        self.ref_model.eval()
+        return self
 
     def update_ema(self) -> None:
         """Moves the reference towards the policy by the EMA decay (1: not at all)."""

@@ -123,7 +123,7 @@ class _IdsOnly(FunctionCodec):
     def __init__(self, eos_id: int | None, vocab_size: int | None) -> None:
         super().__init__(
             lambda text: [ord(char) for char in text],
-            lambda ids: " ".join(str(int(token)) for token in ids),
+            lambda ids: "",  # known by their ids alone
             eos_id=eos_id,
             vocab_size=vocab_size,
         )

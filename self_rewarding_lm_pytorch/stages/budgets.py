@@ -31,8 +31,8 @@ def response_budget(
     room = min(limits) - prompt
     if room < 1:
         raise ConfigError(
-            f"stage {stage!r}: the longest prompt has {prompt} tokens, which leaves no room for a response "
-            f"in {_limits(context, max_seq_len)}; shorten the prompts or raise the limit"
+            f"stage {stage!r}: the longest prompt has {prompt} tokens, which leaves no room for a "
+            f"response in {_limits(context, max_seq_len)}; shorten the prompts or raise the limit"
         )
     note = (
         f"stage {stage!r}: responses are limited to {room} tokens instead of {wanted}: "

@@ -95,7 +95,7 @@ class JudgeSettings(SamplingSettings):
             max_seq_len=max_seq_len,
         )
         template, _ = self.judge_template(policy.max_length), self.parser()  # both checked here
-        longest = max(prompts, key=lambda prompt: len(prompt.text)).text
+        longest = max(prompts, key=lambda prompt: len(prompt.ids)).text
         forcer = self._forcer(env, policy, codec)
         return judged_budgets(
             stage=stage,

@@ -24,6 +24,7 @@ from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.prompts import kept_prompts, read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
+from self_rewarding_lm_pytorch.stages.sft import read_examples
 from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
 
 
@@ -86,6 +87,7 @@ class RewardedStage(StageConfig):
     def run(self, run: StageRun) -> StageOutcome:
         prompts = kept_prompts(run, self.read_prompts(run.env))
         budgets = self.budgets(run.env, prompts)
+        replay = () if self.replay is None else read_examples(run, self.replay, "replay")
         search = PairSearch(
             prompts,
             self._sampler(run, budgets),
@@ -98,7 +100,6 @@ class RewardedStage(StageConfig):
             reporter=run.env.reporter,
         )
         pairs = search.run()
-        replay = () if self.replay is None else self._replay_examples(run.env)
         outcome = train_on_pairs(
             run,
             preference_examples(pairs),
@@ -123,6 +124,3 @@ class RewardedStage(StageConfig):
             policy_name=run.name,
             seed=run.seed,
         )
-
-    def _replay_examples(self, env: Environment) -> list[Any]:
-        return supervised_examples(self.replay, env.policy, env.codec, base=env.base)

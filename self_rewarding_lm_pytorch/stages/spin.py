@@ -63,7 +63,9 @@ class SPINStage(StageConfig):
                 run.store.write(PreferencePair, iteration, _records(run, own, iteration), {})
             held_out = self._play(run, valid, iteration, "valid", StageOutcome()) if valid else []
             settings: PreferenceSettings = self.train
-            outcome = train_on_pairs(run, own, settings, valid=held_out)
+            outcome = train_on_pairs(
+                run, own, settings, valid=held_out, steps_folder=_steps_folder(iteration)
+            )
             total.train_seconds += outcome.train_seconds
             total.metrics = outcome.metrics
             total.num_pairs += len(own)
@@ -140,6 +142,10 @@ class SPINStage(StageConfig):
         return room if by_length else min(wanted, room)
 
 
+def _steps_folder(iteration: int) -> str:
+    return "steps" if iteration == 0 else f"steps-iteration-{iteration + 1}"
+
+
 def _prompt(index: int, example: Example) -> Prompt:
     """The tokens before the first target."""
     first = int(torch.nonzero(example.is_target)[0])
@@ -149,6 +155,8 @@ def _prompt(index: int, example: Example) -> Prompt:
 def _records(run: StageRun, pairs: Sequence[PairExample], iteration: int) -> list[PreferencePair]:
     """The pairs as they are stored: the opponent's iteration is the visit."""
     codec = run.env.codec
+    # Behind a chat template the prompt's own text can no longer be told; it is then left empty.
+    is_plain = codec is not None and not getattr(codec, "has_chat_template", False)
 
     def text(ids: tuple[int, ...]) -> str:
         return codec.decode(ids) if codec is not None else ""
@@ -163,7 +171,7 @@ def _records(run: StageRun, pairs: Sequence[PairExample], iteration: int) -> lis
             PreferencePair(
                 prompt_index=pair.index,
                 visit=iteration,
-                prompt=text(prompt.ids),
+                prompt=text(prompt.ids) if is_plain else "",
                 chosen=text(chosen),
                 rejected=text(rejected),
                 prompt_ids=prompt.ids,

@@ -24,6 +24,7 @@ from self_rewarding_lm_pytorch.training.objectives import (
     SupervisedObjective,
     Term,
 )
+from self_rewarding_lm_pytorch.training.optimizer import half_precision_warning
 from self_rewarding_lm_pytorch.training.reference import EMAReference, StoredReference
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
 
@@ -46,6 +47,7 @@ def train_on_pairs(
     valid: Sequence[PairExample] = (),
     early_stopper: Any = None,
     reference: ReferenceLogProbs | None = None,
+    steps_folder: str = "steps",
 ) -> StageOutcome:
     """Preference training; the reference is the policy as it is now unless one is given."""
     micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
@@ -72,7 +74,9 @@ def train_on_pairs(
         stored = given or StoredReference.from_policy(run.env.policy, valid, micro_batch_size=micro)
         judged = PreferenceObjective(loss, stored, beta=settings.beta)
         hooks.validation = Term("valid", valid, judged, len(valid), micro)
-    outcome = run_training(run, terms, settings, hooks=hooks, early_stopper=early_stopper)
+    outcome = run_training(
+        run, terms, settings, hooks=hooks, early_stopper=early_stopper, steps_folder=steps_folder
+    )
     outcome.train_seconds = time.monotonic() - started
     outcome.num_pairs = len(pairs)
     return outcome
@@ -85,7 +89,7 @@ def run_training(
     *,
     hooks: Hooks | None = None,
     early_stopper: Any = None,
-    label: str = "training",
+    steps_folder: str = "steps",
 ) -> StageOutcome:
     """The loop with its metrics file and its progress."""
     hooks = hooks or Hooks()
@@ -93,9 +97,12 @@ def run_training(
     num_steps = settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
     if early_stopper is not None:
         hooks.stopper = _stopper(early_stopper, settings)
+    warning = half_precision_warning(run.env.policy.module)
+    if warning is not None:
+        run.env.reporter.warn(warning)
     started = time.monotonic()
     after_step = hooks.after_step
-    with run.env.reporter.phase(label, num_steps, "steps") as phase:
+    with run.env.reporter.phase("training", num_steps, "steps") as phase:
 
         def on_log(step: int, steps: int, metrics: dict[str, float]) -> None:
             run.metrics.write(step, steps, metrics)
@@ -105,7 +112,7 @@ def run_training(
             after_step(step)
             phase.advance()
             if settings.checkpoint_every and step % settings.checkpoint_every == 0:
-                write_folder(run.folder / "steps" / f"{step:06d}", run.env.policy.save)
+                write_folder(run.folder / steps_folder / f"{step:06d}", run.env.policy.save)
 
         hooks.on_log, hooks.after_step = on_log, advanced
         result = train(

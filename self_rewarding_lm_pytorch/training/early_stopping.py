@@ -39,6 +39,11 @@ class EarlyStopper:
         self._best_score = -math.inf
         self._best: dict[str, Tensor] = {}
 
+    def reset(self) -> None:
+        """Forgets an earlier training."""
+        self.scores.clear()
+        self._best_score, self._best = -math.inf, {}
+
     def check(self, module: nn.Module) -> bool:
         """Evaluates now; True when training should stop."""
         with evaluation_mode(module):

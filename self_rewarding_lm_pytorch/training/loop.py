@@ -62,6 +62,8 @@ def train(
     per_epoch = steps_per_epoch(len(main.items), main.batch_size)
     num_steps = settings.num_steps or per_epoch * settings.epochs
     result = TrainResult()
+    if hooks.stopper:
+        hooks.stopper.reset()
     with policy.dropout(settings.dropout), torch.random.fork_rng():
         stepper = _Stepper(policy, terms, settings, accelerator, seed)
         for step in range(num_steps):

@@ -41,6 +41,19 @@ def check_optimizer_arguments(settings: TrainSettings) -> None:
             raise ConfigError(unknown_name("optimizer argument", name, list(known)))
 
 
+def half_precision_warning(module: nn.Module) -> str | None:
+    """What is lost where trainable weights are in half precision, or None."""
+    kinds = {p.dtype for p in module.parameters() if p.requires_grad} - {torch.float32, torch.float64}
+    if not kinds:
+        return None
+    names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    return (
+        f"the weights that train are {names}, in which an update of less than about a 300th of a weight is "
+        "rounded away: at the papers' learning rates next to nothing is learned. Keep them float32 and "
+        "compute in half precision instead (accelerate: {mixed_precision: bf16})"
+    )
+
+
 def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
     """The rate of optimizer step `step` (from 0): warm-up, then the fall to the end rate."""
     peak = settings.learning_rate

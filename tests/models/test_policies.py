@@ -250,3 +250,26 @@ def test_the_stories_model_loads_with_its_codec_and_all_its_ends(stories_folder:
     assert policy.max_length == 512
     assert codec is not None
     assert codec.eos_ids == (2, 1)  # the tokenizer's, then the generation config's further one
+
+
+def test_a_mixture_of_experts_that_is_saved_under_other_names_comes_back(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+    )
+    policy = policy_for(transformers.MixtralForCausalLM(config))
+    before = {name: tensor.clone() for name, tensor in policy.module.state_dict().items()}
+    policy.save(tmp_path)
+    with torch.no_grad():
+        for parameter in policy.module.parameters():
+            parameter.zero_()
+    policy.restore(tmp_path)
+    after = policy.module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

@@ -71,10 +71,21 @@ def test_equal_scores_are_a_tie(scores: tuple[float | None, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "scores", [(None, None), (5.0, None), (), (4.0,), (math.nan, 3.0), (-1.0, 3.0), (None, math.nan, 0.0)]
+    ("scores", "cause"),
+    [
+        ((None, None), " (no score)"),
+        ((5.0, None), " (no score)"),
+        ((), ""),
+        ((4.0,), ""),
+        ((math.nan, 3.0), " (reward refused by is_valid_reward)"),
+        ((-1.0, 3.0), " (reward refused by is_valid_reward)"),
+        ((None, None, math.nan, 0.0), " (no score)"),
+    ],
 )
-def test_fewer_than_two_scores_make_no_pair(scores: tuple[float | None, ...]) -> None:
-    assert reason(outcome(*scores)) == "fewer than two usable candidates"
+def test_fewer_than_two_scores_make_no_pair_and_the_cause_is_named(
+    scores: tuple[float | None, ...], cause: str
+) -> None:
+    assert reason(outcome(*scores)) == f"fewer than two usable candidates{cause}"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +115,7 @@ def test_only_finished_candidates_take_part_where_an_end_is_needed() -> None:
     assert indices(any_end.pair(prompt(7), 0, candidates, judgments)) == (0, 2)
     found = needs.pair(prompt(7), 0, candidates[:2], judgments[:2])
     assert isinstance(found, Skipped)
-    assert found.reason == "fewer than two usable candidates"
+    assert found.reason == "fewer than two usable candidates (unfinished)"
 
 
 def test_equal_responses_make_no_pair() -> None:
@@ -235,7 +246,7 @@ def test_yields_count_every_vote_and_every_visit_once() -> None:
         "votes_forced": 1,
         "votes_unparsed": 1,
         "pairs": 1,
-        "skipped": {"fewer than two usable candidates": 1, "tie": 2},
+        "skipped": {"fewer than two usable candidates (no score)": 1, "tie": 2},
     }
     assert found.votes == found.votes_parsed + found.votes_unparsed
     assert found.visits == found.pairs + sum(found.skipped.values())

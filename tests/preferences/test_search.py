@@ -171,7 +171,7 @@ def test_every_way_to_lose_a_visit_is_counted_apart(tmp_path: Path) -> None:
     found = search(tmp_path, reward, rule=PairingRule(min_margin=0.5))
     assert [pair.prompt_index for pair in found.run()] == [4]
     assert found.work.counts.as_dict()["skipped"] == {
-        "fewer than two usable candidates": 2,
+        "fewer than two usable candidates (no score)": 2,
         "margin too small": 1,
         "tie": 1,
     }

@@ -149,7 +149,8 @@ def test_gradients_reach_the_policy_and_never_the_reference(kind: Any) -> None:
     module(ids(3, 8), ids(3, 8, 1), LENGTHS).backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.policy_model.parameters())
     assert all(p.grad is None and not p.requires_grad for p in module.ref_model.parameters())
-    assert {id(p) for p in module.parameters()} == {id(p) for p in module.policy_model.parameters()}
+    trained = {id(p) for p in module.parameters() if p.requires_grad}
+    assert trained == {id(p) for p in module.policy_model.parameters()}
 
 
 @BOTH
@@ -224,3 +225,11 @@ def test_training_the_module_raises_the_preferred_over_the_other(kind: Any) -> N
     assert loss.item() < 0.5
     swapped = module(second, first, torch.tensor([2, 2, 2, 2]))
     assert swapped.item() > math.log(2)
+
+
+@BOTH
+def test_the_reference_moves_and_is_saved_with_the_module_and_stays_in_evaluation_mode(kind: Any) -> None:
+    module = kind(tiny()).double().train()
+    assert {p.dtype for p in module.ref_model.parameters()} == {torch.float64}
+    assert not any(part.training for part in module.ref_model.modules())
+    assert any(name.startswith("ref_model.") for name in module.state_dict())
