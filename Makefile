@@ -1,7 +1,6 @@
 # Everything runs in .venv, made once from constraints.txt; a second run installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-SHARED ?= ../shared
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-all lint clean
 

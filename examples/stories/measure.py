@@ -1,6 +1,6 @@
 """Measures a run of the stories plan: the original model and every stage's checkpoint, alike.
 
-    python examples/stories/measure.py runs/stories --model ../shared/data/stories260K
+    python examples/stories/measure.py runs/stories --model MODEL
 
 Each continues the same 200 held-out openings with the same random numbers. Printed for each: the mean
 reward with its standard error; the mean negative log-likelihood of its responses under the ORIGINAL model

@@ -5,7 +5,7 @@ sentences and stop. They are sampled at temperature 1, where samples are the mod
 what its sentences say does not become narrower by training on them (at 0.7 it does: of the different
 word pairs in its stories a third was lost). Run from the repository:
 
-    python examples/stories/sample_sft.py ../shared/data/stories260K
+    python examples/stories/sample_sft.py MODEL
 """
 
 from __future__ import annotations
