@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint clean
+.PHONY: help setup demo test test-slow test-all lint bench clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,10 @@ lint: setup  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  ## The speed benchmarks, against peers; writes benchmarks/results.md (ARGS="--threads 2")
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:  ## Remove the environment and what runs and tests wrote
 	rm -rf .venv runs checkpoints spin-checkpoints build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

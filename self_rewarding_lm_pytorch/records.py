@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-FinishReason = Literal["eos", "length"]
-"""Why a sample ended: it wrote an end-of-sequence token, or its token budget ran out."""
+FinishReason = Literal["eos", "stop", "length"]
+"""Why a sample ended: an end-of-sequence token, its stop rule, or its token budget ran out."""
 
-VoteStatus = Literal["parsed", "forced", "unparsed"]
+VoteStatus = Literal["parsed", "forced", "expected", "unparsed"]
 """How a vote came to its score; an unparsed vote has none."""
 
 
@@ -49,6 +49,8 @@ class Vote:
     status: VoteStatus
     reason: str = ""  # why an unparsed vote has no score
     finish_reason: FinishReason = "eos"
+    # Of each valid score, lowest first, where they were read instead of sampled; whole numbers in a row.
+    probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

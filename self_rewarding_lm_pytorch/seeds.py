@@ -21,11 +21,12 @@ def address(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def uniforms(keys: Tensor, position: int) -> Tensor:
+def uniforms(keys: Tensor, position: int | Tensor) -> Tensor:
     """One number in [0, 1) for each key at a token position.
 
-    keys: int64 (batch,), from `address`. Returns float64 (batch,). This is the SplitMix64 generator
-    (Steele, Lea, Flood 2014) started at the key and jumped to `position`.
+    keys: int64 (batch,), from `address`; position: one for all, or int64 (batch,). Returns float64
+    (batch,). This is the SplitMix64 generator (Steele, Lea, Flood 2014) started at the key and jumped
+    to `position`.
     """
     state = keys + (position + 1) * _wrapped(_GOLDEN)
     state = (state ^ _shift_right(state, 30)) * _MIX_1

@@ -132,6 +132,52 @@ def hugging_face(family: str = "llama", *, dtype: torch.dtype = torch.float64, s
     return policy_for(module.to(dtype).eval())
 
 
+def other_hugging_face(family: str) -> Policy:
+    """Families with attention out of the common, float32."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    mixed = {"sliding_window": 4, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 2}
+    latent = {
+        "num_key_value_heads": 2,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 6,
+        "first_k_dense_replace": 2,
+    }
+    decoder = {"ffn_dim": 24, "word_embed_proj_dim": 16, "init_std": 0.4}
+    few = {"vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "initializer_range": 0.4}
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    configs = {
+        "qwen3": lambda: transformers.Qwen3Config(**sizes, head_dim=8),
+        "gemma3": lambda: transformers.Gemma3TextConfig(**sizes, **mixed, query_pre_attn_scalar=8),
+        "gpt_oss": lambda: transformers.GptOssConfig(**sizes, **mixed, **experts, rope_parameters=rope),
+        "deepseek_v3": lambda: transformers.DeepseekV3Config(**{**sizes, **latent}),
+        "mixtral": lambda: transformers.MixtralConfig(**sizes, **experts),
+        "opt": lambda: transformers.OPTConfig(**{**sizes, **decoder}),
+        "stablelm": lambda: transformers.StableLmConfig(**sizes),
+        "bloom": lambda: transformers.BloomConfig(**few, n_head=2),
+        "mamba": lambda: transformers.MambaConfig(**few, state_size=4),
+    }
+    return policy_for(transformers.AutoModelForCausalLM.from_config(configs[family]()).eval())
+
+
 def whole_logits(policy: Policy, ids: Tensor) -> Tensor:
     """The module's own full forward, past everything the library adds. (B, T) -> (B, T, V)."""
     out = policy.module(ids)

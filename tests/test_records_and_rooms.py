@@ -105,7 +105,7 @@ def test_training_knows_no_judge_and_no_generator() -> None:
 @pytest.mark.parametrize(
     ("library", "places"),
     [
-        ("transformers", {"models/huggingface.py", "models/load.py"}),
+        ("transformers", {"models/huggingface.py", "models/huggingface_caches.py", "models/load.py"}),
         ("x_transformers", {"models/x_transformers.py", "models/load.py"}),
     ],
 )

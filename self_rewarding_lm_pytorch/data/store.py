@@ -25,6 +25,7 @@ _VOTE = pa.struct(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("finish_reason", pa.string()),
+        ("probabilities", pa.list_(pa.float64())),
     ]
 )
 _PLACE = [("prompt_index", pa.int64()), ("visit", pa.int32())]
@@ -118,5 +119,10 @@ def _row(record: Any) -> dict[str, Any]:
 def _record(kind: type[Record], row: dict[str, Any]) -> Record:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
     if kind is Judgment:
-        fields["votes"] = tuple(Vote(**vote) for vote in fields["votes"])
+        fields["votes"] = tuple(_vote(vote) for vote in fields["votes"])
     return kind(**fields)
+
+
+def _vote(row: dict[str, Any]) -> Vote:
+    # Shards from before probabilities were kept have none: pyarrow reads null.
+    return Vote(**{**row, "probabilities": tuple(row["probabilities"] or ())})

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.models.policy import Cache, Policy, RecomputingCache
+from self_rewarding_lm_pytorch.generation.generator import shared_prefix
+from self_rewarding_lm_pytorch.models.caches import Cache
+from self_rewarding_lm_pytorch.models.policy import Policy
 
 Tokens = tuple[int, ...]
 
-# Nothing is gained by reading more at once, and attention's squares of long rows cost memory.
-DEFAULT_TOKEN_BUDGET = 2048
+ROWS_AT_ONCE = 64  # so many vocabularies of probabilities are held
 
 
 def choice_probabilities(
@@ -25,24 +26,24 @@ def choice_probabilities(
     choices: Sequence[Tokens],
     *,
     temperature: float = 1.0,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
     use_cache: bool = True,
 ) -> Tensor:
     """For each prefix, the distribution over the choices: float64 (len(prefixes), len(choices)).
 
     choices: different, non-empty token sequences. A choice's weight is the product of its tokens'
     probabilities and of the probability that no other choice's next token follows it. Temperature
-    acts on the log-weights; 0 puts everything on the likeliest. token_budget: positions read at once.
+    acts on the log-weights; 0 puts everything on the likeliest.
     """
     nodes = _inner_nodes(choices)
-    longest = max(len(prefix) for prefix in prefixes) + max(map(len, choices))
-    rows = max(1, token_budget // (longest * max(1, len(nodes) - 1)))
-    parts = []
+    order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))  # read with those of a length
+    log_weights = torch.empty((len(prefixes), len(choices)), dtype=torch.float64, device=policy.device)
     with policy.evaluating():
-        for start in range(0, len(prefixes), rows):
-            logprobs = _node_logprobs(policy, prefixes[start : start + rows], nodes, use_cache)
-            parts.append(_log_weights(logprobs, choices, nodes))
-    return _distribution(torch.cat(parts), temperature)
+        cache = policy.new_cache(shared_prefix(prefixes), is_cached=use_cache)
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            own = order[start : start + ROWS_AT_ONCE]
+            logprobs = _node_logprobs(cache, [prefixes[i] for i in own], nodes)
+            log_weights[own] = _log_weights(logprobs, choices, nodes)
+    return _distribution(log_weights, temperature)
 
 
 def _inner_nodes(choices: Sequence[Tokens]) -> list[Tokens]:
@@ -51,35 +52,23 @@ def _inner_nodes(choices: Sequence[Tokens]) -> list[Tokens]:
     return sorted(found, key=lambda node: (len(node), node))
 
 
-def _node_logprobs(
-    policy: Policy, prefixes: Sequence[Tokens], nodes: list[Tokens], use_cache: bool
-) -> Tensor:
+def _node_logprobs(cache: Cache, prefixes: Sequence[Tokens], nodes: list[Tokens]) -> Tensor:
     """Next-token log-probs after each prefix and node: (B, nodes, V)."""
-    lengths = torch.tensor([len(prefix) for prefix in prefixes])
-    width = int(lengths.max())
-    ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in prefixes])
-    ids, lengths = ids.to(policy.device), lengths.to(policy.device)
-    depth = len(nodes[-1])
-    cache: Cache
-    if use_cache:
-        logits, cache = policy.start(ids, lengths, width + depth)
-    else:
-        recomputing = RecomputingCache(policy, ids, lengths)
-        logits, cache = recomputing.next_logits(), recomputing
+    inner, depth = nodes[1:], len(nodes[-1])
+    logits = cache.add(prefixes, [len(inner)] * len(prefixes), depth)
     after = [logits.double().log_softmax(dim=-1)[:, None]]
-    inner = nodes[1:]
     if inner:
-        cache.repeat(len(inner))
         found: list[Tensor | None] = [None] * len(inner)
         for step in range(depth):
             # A shorter node goes on with an arbitrary token; its log-probs were taken before that.
-            column = torch.tensor([node[min(step, len(node) - 1)] for node in inner], device=policy.device)
+            column = torch.tensor([node[min(step, len(node) - 1)] for node in inner], device=logits.device)
             logits = cache.extend(column.repeat(len(prefixes)))
             logprobs = logits.double().log_softmax(dim=-1).view(len(prefixes), len(inner), -1)
             for place, node in enumerate(inner):
                 if len(node) == step + 1:
                     found[place] = logprobs[:, place]
         after.append(torch.stack([part for part in found if part is not None], dim=1))
+        cache.keep(torch.empty(0, dtype=torch.int64))
     return torch.cat(after, dim=1)
 
 

@@ -1,12 +1,13 @@
-"""Continues prompts: N samples for each, the prompt read once, rows that end leave the batch.
+"""Continues prompts: N samples for each; what ends leaves the batch, and what waits takes its place.
 
 Knows token ids only. What is drawn depends on each request's key and nothing else (see `seeds`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,11 +15,17 @@ from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import GenerationError
 from self_rewarding_lm_pytorch.generation.sampling import Sampling, UnusableLogits, sample
-from self_rewarding_lm_pytorch.models.policy import Cache, Policy, RecomputingCache
+from self_rewarding_lm_pytorch.models.caches import Cache
+from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import FinishReason
 from self_rewarding_lm_pytorch.seeds import uniforms
 
 DEFAULT_TOKEN_BUDGET = 65_536
+SHORTEST_PREFIX = 16
+"""A shorter beginning of all prompts is not worth a level of attention of its own."""
+
+StopRule = Callable[[Sequence[int]], bool]
+"""Asked after each token with the sample's tokens so far; True ends the sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +35,7 @@ class Request:
     ids: tuple[int, ...]  # the prompt, at least one token
     keys: tuple[int, ...]  # one sample for each key
     max_new_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some of a request's samples: what is worked on at once."""
-
-    owner: int  # the request's place in the call
-    ids: tuple[int, ...]
-    keys: tuple[int, ...]
-    max_new_tokens: int
+    stop: StopRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,8 @@ class Generator(Protocol):
 class PolicyGenerator:
     """The generator of a policy in this process.
 
-    token_budget bounds the cached positions of a batch, and with them the memory; batches are made
-    from the requests of one call alone, so that equal calls have equal schedules.
+    token_budget bounds the positions that memory is held for. What is done together depends on the
+    requests of one call alone, so that equal calls have equal schedules.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class PolicyGenerator:
         use_cache: bool = True,
     ) -> None:
         self._policy = policy
-        self._eos_ids = tuple(eos_ids)
+        self._eos_ids = frozenset(eos_ids)
         self._token_budget = token_budget
         self._use_cache = use_cache
 
@@ -86,14 +84,15 @@ class PolicyGenerator:
         self, requests: Sequence[Request], sampling: Sampling, *, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         self._check(requests)
-        results: list[list[Completion]] = [[] for _ in requests]
-        parts = [part for i, request in enumerate(requests) for part in self._parts(i, request)]
+        samples = [[_Sample(i, request, key) for key in request.keys] for i, request in enumerate(requests)]
+        parts = (part for own in samples for part in self._parts(own))
+        # The longest first: what joins later is shorter, and the prompts of a cohort are of a length.
+        waiting = deque(sorted(parts, key=lambda part: -len(part[0].request.ids)))
         with self._policy.evaluating():
-            for batch in self._batches(parts):
-                completed = self._run(batch, sampling, on_progress)
-                for part, completions in zip(batch, completed, strict=True):
-                    results[part.owner] += completions
-        return results
+            prefix = shared_prefix([request.ids for request in requests])
+            cache = self._policy.new_cache(prefix, is_cached=self._use_cache)
+            self._run(waiting, cache, sampling, on_progress)
+        return [[one.completion() for one in own] for own in samples]
 
     def _check(self, requests: Sequence[Request]) -> None:
         limit = self._policy.max_length
@@ -116,131 +115,110 @@ class PolicyGenerator:
                     f"budget of {self._token_budget}; raise the budget or lower max_new_tokens"
                 )
 
-    def _parts(self, owner: int, request: Request) -> Iterator[_Part]:
-        """A request as one row of work, or several where its samples together pass the budget."""
-        rows = max(1, self._token_budget // (len(request.ids) + request.max_new_tokens))
-        for start in range(0, len(request.keys), rows):
-            keys = request.keys[start : start + rows]
-            yield _Part(owner, request.ids, keys, request.max_new_tokens)
-
-    def _batches(self, parts: list[_Part]) -> Iterator[list[_Part]]:
-        """Parts of similar length, as many as the budget holds."""
-        batch: list[_Part] = []
-        rows = new_tokens = 0
-        for part in sorted(parts, key=lambda part: -len(part.ids)):
-            longest = len(batch[0].ids) if batch else len(part.ids)
-            most = max(new_tokens, part.max_new_tokens)
-            if batch and not self._fits(rows + len(part.keys), longest + most):
-                yield batch
-                batch, rows, most = [], 0, part.max_new_tokens
-            batch.append(part)
-            rows, new_tokens = rows + len(part.keys), most
-        if batch:
-            yield batch
-
-    def _fits(self, rows: int, positions: int) -> bool:
-        """Within the budget; and within the context, as ended rows may stay to the batch's last step."""
-        limit = self._policy.max_length
-        return rows * positions <= self._token_budget and (limit is None or positions <= limit)
+    def _parts(self, samples: list[_Sample]) -> Iterator[list[_Sample]]:
+        """A request's samples together, or apart where their positions would pass the budget."""
+        if samples:
+            request = samples[0].request
+            rows = max(1, self._token_budget // (len(request.ids) + request.max_new_tokens))
+            for start in range(0, len(samples), rows):
+                yield samples[start : start + rows]
 
     def _run(
-        self, batch: list[_Part], sampling: Sampling, on_progress: OnProgress | None
-    ) -> list[list[Completion]]:
-        logits, cache = self._read_prompts(batch)
-        rows = _Rows(batch, self._eos_ids, self._policy.device)
-        logits = self._fan_out(batch, logits, cache)
-        step = 0
-        while True:
-            try:
-                tokens = sample(logits, sampling, uniforms(rows.keys, step))
-            except UnusableLogits as error:
-                raise GenerationError(
-                    f"request {rows.request_of(error.row)}: {error.what} after {step} sampled tokens, so "
-                    "no token can be drawn; the model's weights or the filter are at fault"
-                ) from error
-            sampled = rows.num_active
-            finished = rows.add(tokens)
-            step += 1
+        self, waiting: deque[list[_Sample]], cache: Cache, sampling: Sampling, on_progress: OnProgress | None
+    ) -> None:
+        rows: list[_Sample] = []  # under way, in the cache's order
+        tokens = torch.empty(0, dtype=torch.int64)
+        while waiting or rows:
+            logits = [cache.extend(tokens.to(self._policy.device))] if rows else []
+            if cohort := self._admit(waiting, cache):
+                logits.append(_read(cohort, cache))
+                rows += [one for part in cohort for one in part]
+            tokens = _draw(rows, torch.cat(logits) if len(logits) > 1 else logits[0], sampling)
+            kept = [row for row, one in enumerate(rows) if not one.take(int(tokens[row]), self._eos_ids)]
             if on_progress is not None:
-                on_progress(finished, sampled)
-            if not rows.num_active:
-                return rows.completions()
-            kept = rows.compact()
-            if kept is not None:
-                cache.keep(kept)
+                on_progress(len(rows) - len(kept), len(rows))
+            if len(kept) < len(rows):
+                rows = [rows[row] for row in kept]
+                cache.keep(torch.tensor(kept, dtype=torch.int64))
                 tokens = tokens[kept]
-            logits = cache.extend(tokens)
 
-    def _read_prompts(self, batch: list[_Part]) -> tuple[Tensor, Cache]:
-        lengths = torch.tensor([len(part.ids) for part in batch])
-        width = int(lengths.max())
-        ids = torch.tensor([[0] * (width - len(part.ids)) + list(part.ids) for part in batch])
-        capacity = width + max(part.max_new_tokens for part in batch)
-        device = self._policy.device
-        ids, lengths = ids.to(device), lengths.to(device)
-        if self._use_cache:
-            return self._policy.start(ids, lengths, capacity)
-        cache = RecomputingCache(self._policy, ids, lengths)
-        return cache.next_logits(), cache
+    def _admit(self, waiting: deque[list[_Sample]], cache: Cache) -> list[list[_Sample]]:
+        """The next to join, once a quarter of the budget is free: as many as it holds."""
+        free = self._token_budget - cache.positions
+        if not waiting or (cache.num_rows and free < self._token_budget / 4):
+            return []
+        longest, num_rows, room = len(waiting[0][0].request.ids), 0, 0
+        cohort: list[list[_Sample]] = []
+        while waiting:
+            part = waiting[0]
+            room = max(room, part[0].request.max_new_tokens)
+            num_rows += len(part)
+            cost = cache.cost(longest=longest, num_prompts=len(cohort) + 1, num_rows=num_rows, room=room)
+            if (cohort or cache.num_rows) and (cost > free or not self._is_within_context(longest + room)):
+                break
+            cohort.append(waiting.popleft())
+        return cohort
 
-    def _fan_out(self, batch: list[_Part], logits: Tensor, cache: Cache) -> Tensor:
-        """Each prompt's row becomes one row for each of its keys."""
-        counts = torch.tensor([len(part.keys) for part in batch], device=logits.device)
-        if bool((counts == 1).all()):
-            return logits
-        rows = torch.arange(len(batch), device=logits.device).repeat_interleave(counts)
-        cache.keep(rows)
-        return logits[rows]
+    def _is_within_context(self, positions: int) -> bool:
+        """Rows that have ended may stay in a batch until its last step."""
+        return self._policy.max_length is None or positions <= self._policy.max_length
 
 
-class _Rows:
-    """The samples under way: which rows are active, and every token so far."""
+@dataclass(slots=True, eq=False)
+class _Sample:
+    """One sample under way."""
 
-    def __init__(self, batch: list[_Part], eos_ids: tuple[int, ...], device: torch.device) -> None:
-        self._batch = batch
-        self._owner = [i for i, part in enumerate(batch) for _ in part.keys]
-        self._limits = [batch[i].max_new_tokens for i in self._owner]
-        self._eos_ids = set(eos_ids)
-        self._tokens: list[list[int]] = [[] for _ in self._owner]
-        self._reasons: list[FinishReason | None] = [None] * len(self._owner)
-        self._rows = list(range(len(self._owner)))  # sample of each row in the cache
-        self._device = device
-        keys = [key for part in batch for key in part.keys]
-        self.keys = torch.tensor(keys, dtype=torch.int64, device=device)
-        self.num_active = len(self._owner)
+    number: int  # of its request in the call
+    request: Request
+    key: int
+    ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
 
-    def request_of(self, row: int) -> int:
-        return self._batch[self._owner[self._rows[row]]].owner
+    def take(self, token: int, eos_ids: frozenset[int]) -> bool:
+        """Appends a token; returns whether that ended the sample."""
+        self.ids.append(token)
+        if token in eos_ids:
+            self.finish_reason = "eos"
+        elif self.request.stop is not None and self.request.stop(self.ids):
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self.request.max_new_tokens:
+            self.finish_reason = "length"
+        return self.finish_reason is not None
 
-    def add(self, tokens: Tensor) -> int:
-        """Appends a token to each active row; returns how many samples ended."""
-        before = self.num_active
-        for row, token in enumerate(tokens.tolist()):
-            sample_index = self._rows[row]
-            if self._reasons[sample_index] is not None:
-                continue  # ended, waiting to leave the cache
-            own = self._tokens[sample_index]
-            own.append(token)
-            if token in self._eos_ids:
-                self._reasons[sample_index] = "eos"
-            elif len(own) >= self._limits[sample_index]:
-                self._reasons[sample_index] = "length"
-            self.num_active -= self._reasons[sample_index] is not None
-        return before - self.num_active
+    def completion(self) -> Completion:
+        assert self.finish_reason is not None
+        return Completion(tuple(self.ids), self.finish_reason)
 
-    def compact(self) -> Tensor | None:
-        """The rows to keep once a quarter of them has ended, or None: dropping costs a copy."""
-        if self.num_active > 0.75 * len(self._rows):
-            return None
-        kept = [row for row, index in enumerate(self._rows) if self._reasons[index] is None]
-        self._rows = [self._rows[row] for row in kept]
-        rows = torch.tensor(kept, device=self._device)
-        self.keys = self.keys[rows]
-        return rows
 
-    def completions(self) -> list[list[Completion]]:
-        results: list[list[Completion]] = [[] for _ in self._batch]
-        for owner, tokens, reason in zip(self._owner, self._tokens, self._reasons, strict=True):
-            assert reason is not None
-            results[owner].append(Completion(tuple(tokens), reason))
-        return results
+def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all prompts begin with, at least one token of each left over; empty if not worth sharing."""
+    if len(prompts) < 2:
+        return ()
+    low, high = min(prompts), max(prompts)
+    limit = min(len(prompt) for prompt in prompts) - 1
+    length = next((i for i in range(limit) if low[i] != high[i]), limit)
+    return low[:length] if length >= SHORTEST_PREFIX else ()
+
+
+def _read(cohort: list[list[_Sample]], cache: Cache) -> Tensor:
+    """Adds a cohort to the cache; the logits of each of its rows."""
+    copies = [len(part) for part in cohort]
+    requests = [part[0].request for part in cohort]
+    # The last token is sampled and never read.
+    room = max(request.max_new_tokens for request in requests) - 1
+    logits = cache.add([request.ids for request in requests], copies, room)
+    return logits.repeat_interleave(torch.tensor(copies, device=logits.device), dim=0)
+
+
+def _draw(rows: list[_Sample], logits: Tensor, sampling: Sampling) -> Tensor:
+    """The next token of each row, int64 (rows,) on the CPU."""
+    keys = torch.tensor([one.key for one in rows], dtype=torch.int64)
+    steps = torch.tensor([len(one.ids) for one in rows])
+    try:
+        return sample(logits, sampling, uniforms(keys, steps))
+    except UnusableLogits as error:
+        one = rows[error.row]
+        raise GenerationError(
+            f"request {one.number}: {error.what} after {len(one.ids)} sampled tokens, so "
+            "no token can be drawn; the model's weights or the filter are at fault"
+        ) from error

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from self_rewarding_lm_pytorch.errors import GenerationError
-from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
+from self_rewarding_lm_pytorch.generation.filters import NUM_KEPT, FilterFn, NumKept, first, top_p
+
+_WINDOWS = (64, 512)  # tokens looked at before the whole vocabulary is sorted
+_BLOCK = 64
+_BELOW_1 = 1 - 2**-53
+_UNSETTLED, _UNUSABLE = -1, -2  # in place of a token, so that one copy from the device tells all
+
+_Draw = Callable[[Tensor, Tensor], Tensor]  # logits (B, V), uniforms (B,) -> int64 (B,)
 
 
 @dataclass(frozen=True)
@@ -33,38 +43,128 @@ class UnusableLogits(Exception):
 
 def filtered_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """(B, V) -> (B, V), float64 rows that sum to 1: what `sample` draws from."""
-    scaled = logits.float() if logits.dtype != torch.float64 else logits
-    scaled = scaled / sampling.temperature
-    if sampling.filter_fn is not None:
-        scaled = sampling.filter_fn(scaled, **sampling.filter_kwargs)
-        if not isinstance(scaled, Tensor) or scaled.shape != logits.shape:
-            raise GenerationError(
-                f"filter {sampling.filter_fn!r} must return logits of shape {tuple(logits.shape)}, "
-                f"not {getattr(scaled, 'shape', type(scaled).__name__)}"
-            )
-    return scaled.double().softmax(dim=-1)
+    return _filtered(_scaled(logits, sampling.temperature), sampling).double().softmax(dim=-1)
 
 
 def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
-    """One token for each row: (B, V) and uniforms (B,) in [0, 1) -> int64 (B,).
+    """One token for each row: (B, V) and uniforms (B,) in [0, 1) -> int64 (B,), on the CPU.
 
     Inverse-CDF sampling: the first token at which the cumulative probability passes the uniform.
     Raises UnusableLogits for a row that is NaN, or minus infinity everywhere.
     """
-    _check(logits)
+    uniforms = uniforms.to(logits.device, torch.float64)
+    quickest, *others = _draws(sampling, logits.shape[-1])
+    tokens = quickest(logits, uniforms).cpu()
+    for draw in others:
+        left = (tokens == _UNSETTLED).nonzero()[:, 0]
+        if not len(left):
+            break
+        rows = left.to(logits.device)
+        tokens[left] = draw(logits[rows], uniforms[rows]).cpu()
+    unusable = (tokens == _UNUSABLE).nonzero()
+    if len(unusable):
+        row = int(unusable[0])
+        peak = float(_scaled(logits[row], sampling.temperature or 1.0).amax())
+        blame = "the filter refused every token" if isfinite(peak) else f"the largest logit is {peak}"
+        raise UnusableLogits(row, blame)
+    return tokens
+
+
+def _draws(sampling: Sampling, width: int) -> list[_Draw]:
+    """Ways to draw, quickest first; each may leave rows to the next, the last none."""
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
-    cumulative = filtered_probabilities(logits, sampling).cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    if bool(total.isnan().any()):
-        raise UnusableLogits(int(total.isnan().nonzero()[0, 0]), "the filter refused every token")
-    drawn = torch.searchsorted(cumulative, uniforms[:, None].to(total) * total, right=True)
-    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
+        return [_draw_likeliest]
+    # By identity: a user's filter need not be hashable.
+    num_kept = next((num for ours, num in NUM_KEPT.items() if ours is sampling.filter_fn), None)
+    if num_kept is None:
+        return [partial(_draw_plainly, sampling)]
+    num_kept = partial(num_kept, **sampling.filter_kwargs)
+    if _keeps_all(num_kept, width):
+        return [partial(_draw_plainly, Sampling(sampling.temperature, None))]
+    # Of a narrow vocabulary, finding the likeliest takes as long as sorting all.
+    windows = [window for window in _WINDOWS if 8 * window <= width]
+    quick = [partial(_draw_from_likeliest, sampling.temperature, num_kept, window) for window in windows]
+    return [*quick, partial(_draw_plainly, sampling)]
 
 
-def _check(logits: Tensor) -> None:
-    peak = logits.amax(dim=-1)  # NaN where any logit is
-    bad = ~peak.isfinite()
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise UnusableLogits(row, f"the largest logit is {float(peak[row])}")
+def _keeps_all(num_kept: NumKept, width: int) -> bool:
+    """A filter that keeps tokens of probability 0, to the last, refuses nothing."""
+    certain = torch.zeros(1, max(2, width), dtype=torch.float64)
+    certain[0, 0] = 1
+    return all(int(num_kept(certain[:, :size])) == size for size in (2, width))
+
+
+def _draw_likeliest(logits: Tensor, uniforms: Tensor) -> Tensor:
+    peak, token = logits.max(dim=-1)  # the first of equals, by its documentation; NaN where any is
+    return token.where(peak.isfinite(), _UNUSABLE)
+
+
+def _draw_plainly(sampling: Sampling, logits: Tensor, uniforms: Tensor) -> Tensor:
+    scaled = _scaled(logits, sampling.temperature)
+    usable = scaled.amax(dim=-1).isfinite()
+    filtered = _filtered(scaled.masked_fill_(~usable[:, None], 0), sampling)  # a user's filter meets no NaN
+    weights = (filtered - filtered.amax(dim=-1, keepdim=True)).exp_()
+    token, total = _first_past(weights, uniforms)
+    return token.where(usable & total.isfinite(), _UNUSABLE)
+
+
+def _draw_from_likeliest(
+    temperature: float, num_kept: NumKept, window: int, logits: Tensor, uniforms: Tensor
+) -> Tensor:
+    """Draws where the kept tokens are surely among the `window` likeliest."""
+    scaled = _scaled(logits, temperature)
+    ordered, ids = scaled.topk(window, dim=-1)
+    peak = ordered[:, :1]
+    total = scaled.sub_(peak).exp_().sum(dim=-1, keepdim=True)  # of the whole vocabulary; NaN if unusable
+    weights = (ordered.double() - peak).exp_()
+    num = num_kept(weights / total)
+    # Of tokens that equal the window's last, others may lie outside it.
+    settled = ordered.gather(-1, num[:, None] - 1) > ordered[:, -1:]
+    ids, order = ids.sort(dim=-1)
+    kept = first(ordered.gather(-1, order), ordered, num)
+    place, _ = _first_past(weights.gather(-1, order) * kept, uniforms)
+    token = ids.gather(-1, place[:, None])
+    return token.where(settled, _UNSETTLED).where(total.isfinite(), _UNUSABLE)[:, 0]
+
+
+def _first_past(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) -> the first place where the sum so far passes uniform × total; and the total, both (B,).
+
+    Sums blocks first and looks into one of them: a float64 running sum over everything would be large.
+    """
+    if weights.shape[-1] <= 2 * _BLOCK:
+        place, _, total = _step(weights, uniforms)
+        return place, total
+    if missing := -weights.shape[-1] % _BLOCK:
+        weights = pad(weights, (0, missing))
+    blocks = weights.unflatten(-1, (-1, _BLOCK))
+    block, uniforms, total = _step(blocks.sum(dim=-1), uniforms)
+    within, _, _ = _step(blocks[torch.arange(len(blocks), device=blocks.device), block], uniforms)
+    return block * _BLOCK + within, total
+
+
+def _step(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The place, how far along it (a uniform for what is inside), and the total: all (B,)."""
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    total = sums[:, -1:]
+    target = uniforms[:, None] * total
+    place = torch.searchsorted(sums, target, right=True).clamp_(max=weights.shape[-1] - 1)
+    along = 1 - (sums.gather(-1, place) - target) / weights.gather(-1, place)
+    return place[:, 0], along.clamp_(0, _BELOW_1)[:, 0], total[:, 0]
+
+
+def _filtered(scaled: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.filter_fn is None:
+        return scaled
+    filtered = sampling.filter_fn(scaled, **sampling.filter_kwargs)
+    if not isinstance(filtered, Tensor) or filtered.shape != scaled.shape:
+        raise GenerationError(
+            f"filter {sampling.filter_fn!r} must return logits of shape {tuple(scaled.shape)}, "
+            f"not {getattr(filtered, 'shape', type(filtered).__name__)}"
+        )
+    return filtered
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """A new tensor, of float32 unless the logits are float64."""
+    return (logits if logits.dtype == torch.float64 else logits.float()) / temperature

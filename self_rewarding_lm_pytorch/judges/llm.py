@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
 
-from self_rewarding_lm_pytorch.generation.generator import Completion, Generator, Request
+from self_rewarding_lm_pytorch.generation.generator import Completion, Generator, Request, StopRule
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
-from self_rewarding_lm_pytorch.judges.base import TOO_LONG, OnProgress
+from self_rewarding_lm_pytorch.judges.base import OnProgress, judgment_of, too_long
 from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
@@ -23,6 +22,7 @@ class LLMJudge:
     max_new_tokens: a vote's budget. max_prompt_tokens: the longest judge prompt that leaves room for
     it in the context; a longer one is not cut but left unscored, with its reason.
     forcer: what follows a vote without a score; None drops it, as in the papers.
+    stop: asked after each token of a vote; True ends it, and its text is kept as written.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class LLMJudge:
         max_prompt_tokens: int | None,
         seed: Sequence[int | str],
         forcer: ScoreForcer | None = None,
+        stop: StopRule | None = None,
     ) -> None:
         self.num_votes = num_votes
         self._generator = generator
@@ -49,15 +50,17 @@ class LLMJudge:
         self._max_prompt_tokens = max_prompt_tokens
         self._seed = tuple(seed)
         self._forcer = forcer
+        self._stop = stop
 
     def judge(
         self, shown: Sequence[tuple[Prompt, Candidate]], *, on_progress: OnProgress | None = None
     ) -> list[Judgment]:
         prompts = [self.prompt_ids(prompt, candidate) for prompt, candidate in shown]
-        limit = self._max_prompt_tokens
-        fitting = [i for i, ids in enumerate(prompts) if limit is None or len(ids) <= limit]
+        reasons = [too_long(len(ids), self._max_prompt_tokens) for ids in prompts]
+        fitting = [i for i, reason in enumerate(reasons) if not reason]
         requests = [
-            Request(prompts[i], self._keys("vote", shown[i][1]), self._max_new_tokens) for i in fitting
+            Request(prompts[i], self._keys("vote", shown[i][1]), self._max_new_tokens, self._stop)
+            for i in fitting
         ]
         sampled = self._generator.generate(requests, self._sampling, on_progress=on_progress)
         votes: dict[int, list[Vote]] = defaultdict(list)
@@ -65,20 +68,11 @@ class LLMJudge:
             votes[i] = [self._vote(k, completion) for k, completion in enumerate(completions)]
         if self._forcer is not None:
             self._force(self._forcer, shown, prompts, dict(zip(fitting, sampled, strict=True)), votes)
-        return [
-            _judgment(candidate, votes[i], self._too_long(prompts[i]))
-            for i, (_, candidate) in enumerate(shown)
-        ]
+        return [judgment_of(candidate, votes[i], reasons[i]) for i, (_, candidate) in enumerate(shown)]
 
     def prompt_ids(self, prompt: Prompt, candidate: Candidate) -> tuple[int, ...]:
         """What the judge reads about a candidate."""
         return self._codec.prompt_ids(self._template.render(prompt.text, candidate.text).text)
-
-    def _too_long(self, ids: tuple[int, ...]) -> str:
-        limit = self._max_prompt_tokens
-        if limit is None or len(ids) <= limit:
-            return ""
-        return f"{TOO_LONG} {len(ids)} tokens is over its limit of {limit}"
 
     def _keys(self, purpose: str, candidate: Candidate) -> tuple[int, ...]:
         place = (candidate.prompt_index, candidate.visit, candidate.index)
@@ -112,15 +106,3 @@ class LLMJudge:
 def _without_end(completion: Completion, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
     ended = completion.finish_reason == "eos" and completion.ids[-1] in eos_ids
     return completion.ids[:-1] if ended else completion.ids
-
-
-def _judgment(candidate: Candidate, votes: list[Vote], too_long: str) -> Judgment:
-    scores = [vote.score for vote in votes if vote.score is not None]
-    return Judgment(
-        prompt_index=candidate.prompt_index,
-        visit=candidate.visit,
-        candidate_index=candidate.index,
-        score=fmean(scores) if scores else None,
-        votes=tuple(votes),
-        reason="" if scores else too_long or "no vote has a score",
-    )

@@ -42,6 +42,7 @@ _QUOTATIONS = {  # a mark, left alone if the score pattern uses it -> where it o
     '"': regex.compile(rf'(?P<opens>{_OPENS})?(?P<closes>{_CLOSES})?(?<!\\)"++'),
     "“": regex.compile("(?P<opens>(?=[“„«「]))?(?P<closes>(?=[”»」]))?[“„”«»「」]"),
 }
+CLOSING_MARKS = ("</response>", "</prompt>", '"', "”")  # what ends an open quotation of each kind
 _SINGLE_QUOTED = regex.compile(r"(?<![\w\\])'((?:[^'\n]|(?<=\w)'(?=\w))++)'(?!\w)")
 _QUOTED_LINE = regex.compile(r"(?m)^[ \t]*>.*$")
 _COULD_SCORE = regex.compile(r"(?s)(?=.*?\d).*?[^\s*_`\d.,/+-]")  # not "4" or "4/5" on its own
@@ -183,13 +184,13 @@ class ScoreParser:
         is_plain = before is not None and _PLAIN.fullmatch(before)
         return str(_ESCAPED.sub(r"\1", before)) if is_plain else None
 
-    def forced_values(self) -> tuple[str, ...]:
+    def whole_scores(self) -> tuple[str, ...]:
         """The integers of the range, 0 to 10 without one; ConfigError if none or over 1,001."""
         low, high = self.score_range or (0, 10)
         if not 0 <= math.floor(high) - math.ceil(low) <= 1000:
             raise ConfigError(
                 f"With score_range {self.score_range!r}, which holds no integer or over 1,001, a score "
-                "cannot be forced. Change the range, or use unparsed='drop'."
+                "cannot be forced or expected. Change the range, or use unparsed='drop' and mode='sampled'."
             )
         return tuple(str(value) for value in range(math.ceil(low), math.floor(high) + 1))
 

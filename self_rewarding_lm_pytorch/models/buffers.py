@@ -15,6 +15,11 @@ class GrowingBuffer:
         self._store = filled.new_empty((*filled.shape[:-2], room, filled.shape[-1]))
         self._store[..., : self.length, :] = filled
 
+    @classmethod
+    def empty(cls, rows: int, like: Tensor, length: int, room: int) -> GrowingBuffer:
+        """Of so many rows, `length` positions to be filled by the caller, and room for more."""
+        return cls(like.new_empty((rows, like.shape[1], length, like.shape[3])), length + room)
+
     def append(self, new: Tensor) -> Tensor:
         """Writes behind what is there; returns a view of everything filled."""
         end = self.length + new.shape[-2]

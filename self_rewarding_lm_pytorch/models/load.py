@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.models.policy import Policy, RecomputingCache
+from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
 
 
@@ -78,45 +78,6 @@ def new_llama(seed: int, **config: Any) -> nn.Module:
         torch.manual_seed(seed)
         module: nn.Module = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
         return module
-
-
-def cache_agrees(policy: Policy) -> bool:
-    """Whether the policy's own cache gives the logits that reading everything again gives.
-
-    Two short rows of unequal length are continued by two tokens; anything the family's adapter does
-    not know of a model (an unusual position scheme, say) shows here and not in the samples.
-    """
-    try:
-        with policy.evaluating():
-            return _cache_agrees(policy)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError):
-        return False
-
-
-def _cache_agrees(policy: Policy) -> bool:
-    top = max(2, min(policy.vocab_size or 8, 97))
-    ids = (torch.arange(8, device=policy.device) * 7 % top).view(2, 4)
-    ids[1, 0] = 0  # the second row is one token shorter, so padded
-    lengths = torch.tensor([4, 3], device=policy.device)
-    rows = torch.tensor([0, 2, 3], device=policy.device)
-    slow_cache = RecomputingCache(policy, ids, lengths)
-    slow = slow_cache.next_logits()
-    fast, cache = policy.start(ids, lengths, capacity=8)
-    for step in range(3):
-        if not torch.allclose(fast.float(), slow.float(), atol=_tolerance(fast), rtol=1e-2):
-            return False
-        if step == 1:
-            for each in (cache, slow_cache):
-                each.repeat(2)
-                each.keep(rows)
-        tokens = torch.arange(2 if step == 0 else 3, device=policy.device) % top
-        fast, slow = cache.extend(tokens), slow_cache.extend(tokens)
-    return True
-
-
-def _tolerance(logits: torch.Tensor) -> float:
-    # Half precision differs by kernel; a wrong position scheme differs by far more than this.
-    return 1e-3 if logits.dtype in (torch.float32, torch.float64) else 0.25
 
 
 def _from_factory(source: str) -> tuple[Policy, Codec | None]:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from self_rewarding_lm_pytorch.models.agreement import cache_agrees
+from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache
 from self_rewarding_lm_pytorch.models.weights import load_weights
-
-
-class Cache(ABC):
-    """What a policy remembers of the rows it has read. Rows may be repeated or dropped."""
-
-    @abstractmethod
-    def extend(self, tokens: Tensor) -> Tensor:
-        """Reads one more token in each row, int64 (B,); returns the next logits, float (B, V)."""
-
-    @abstractmethod
-    def repeat(self, times: int) -> None:
-        """Each row becomes `times` equal neighbouring rows."""
-
-    @abstractmethod
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows stay, in this order; int64 (B',)."""
 
 
 class Policy(ABC):
@@ -54,33 +41,18 @@ class Policy(ABC):
         """(B, T) -> (B, T, V). The whole tensor: for tests and small work only."""
         return self.head(self.features(ids))
 
-    def start(self, ids: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Cache]:
-        """Reads prompts and gets ready to continue them.
+    def cache_kinds(self) -> tuple[type[Cache], ...]:
+        """The caches that may suit this model, the fastest first."""
+        return ()
 
-        ids: int64 (B, T), LEFT-padded; lengths: int64 (B,); capacity: positions to make room for.
-        Returns the logits after each prompt, (B, V), and the cache. Without a cache of its own a
-        model reads everything again for each token (slow, and right for every module).
-        """
-        return self.start_without_cache(ids, lengths)
+    @cached_property
+    def cache_kind(self) -> type[Cache]:
+        """The first of them that gives this model's own logits, tried once; else everything is read again."""
+        return next((kind for kind in self.cache_kinds() if cache_agrees(self, kind)), RecomputingCache)
 
-    def start_without_cache(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Cache]:
-        """`start` by reading everything again; ids left-padded (B, T)."""
-        cache = RecomputingCache(self, ids, lengths)
-        return cache.next_logits(), cache
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether `start` avoids recomputation."""
-        return type(self).start is not Policy.start
-
-    def needs_recomputing(self, ids: Tensor, lengths: Tensor) -> bool:
-        """Whether left-padded rows are beyond the model's own cache.
-
-        In float64 both libraries mask with a number that a float32 softmax takes for minus infinity;
-        a padding position, which sees nothing else, becomes NaN and spreads.
-        """
-        is_double = any(part.dtype == torch.float64 for part in self.module.parameters())
-        return is_double and bool((lengths < ids.shape[1]).any())
+    def new_cache(self, prefix: Sequence[int] = (), *, is_cached: bool = True) -> Cache:
+        """An empty cache for prompts that all begin with `prefix`."""
+        return (self.cache_kind if is_cached else RecomputingCache)(self, prefix)
 
     @property
     def device(self) -> torch.device:
@@ -148,40 +120,3 @@ def _dropouts(module: nn.Module) -> list[tuple[Any, str]]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 places.append((part, name))
     return places
-
-
-class RecomputingCache(Cache):
-    """The path for any module: remembers the ids and runs the whole model for each new token."""
-
-    def __init__(self, policy: Policy, ids: Tensor, lengths: Tensor) -> None:
-        self._policy = policy
-        self._lengths = lengths.clone()
-        self._ids = right_padded(ids, lengths)
-
-    def next_logits(self) -> Tensor:
-        features = self._policy.features(self._ids)
-        last = features[torch.arange(len(features), device=features.device), self._lengths - 1]
-        return self._policy.head(last)
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        self._ids = torch.cat((self._ids, torch.zeros_like(self._ids[:, :1])), dim=1)
-        self._ids[torch.arange(len(tokens), device=tokens.device), self._lengths] = tokens
-        self._lengths = self._lengths + 1
-        self._ids = self._ids[:, : int(self._lengths.max())]
-        return self.next_logits()
-
-    def repeat(self, times: int) -> None:
-        self._ids = self._ids.repeat_interleave(times, dim=0)
-        self._lengths = self._lengths.repeat_interleave(times)
-
-    def keep(self, rows: Tensor) -> None:
-        self._ids, self._lengths = self._ids[rows], self._lengths[rows]
-
-
-def right_padded(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Left-padded rows moved to the left, zeros behind them. (B, T) -> (B, T)."""
-    width = ids.shape[1]
-    columns = torch.arange(width, device=ids.device)
-    source = columns + (width - lengths)[:, None]
-    moved = ids.gather(1, source.clamp(max=width - 1))
-    return moved.masked_fill(columns >= lengths[:, None], 0)

@@ -17,8 +17,8 @@ class Yield:
     prompts: int = 0  # different prompts visited
     visits: int = 0
     candidates: int = 0
-    votes: int = 0  # sampled readings by a judge: parsed + unparsed
-    votes_parsed: int = 0
+    votes: int = 0  # readings by a judge: parsed + unparsed
+    votes_parsed: int = 0  # those with a score: parsed from what was written, or expected
     votes_forced: int = 0  # scores forced after an unparsed vote; not counted in votes
     votes_unparsed: int = 0
     pairs: int = 0
@@ -27,10 +27,11 @@ class Yield:
     def add_judgments(self, judgments: Sequence[Judgment]) -> None:
         self.candidates += len(judgments)
         statuses = Counter(vote.status for judgment in judgments for vote in judgment.votes)
-        self.votes_parsed += statuses["parsed"]
+        scored = statuses["parsed"] + statuses["expected"]
+        self.votes_parsed += scored
         self.votes_unparsed += statuses["unparsed"]
         self.votes_forced += statuses["forced"]
-        self.votes += statuses["parsed"] + statuses["unparsed"]
+        self.votes += scored + statuses["unparsed"]
 
     def add_outcome(self, outcome: PreferencePair | Skipped) -> None:
         self.visits += 1

@@ -26,6 +26,7 @@ from self_rewarding_lm_pytorch.data.files import write_text
 from self_rewarding_lm_pytorch.data.store import Record, ShardStore
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
 from self_rewarding_lm_pytorch.report import charts
+from self_rewarding_lm_pytorch.report.votes import distribution
 
 HERE = Path(__file__).parent
 LIST_BYTES = 2_500_000  # of the page's 3 MB; the rest is room for charts and samples
@@ -217,7 +218,7 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
     """Visits as JSON for page.js: every text once, in a table; short lists instead of names.
 
     visit: [stage, prompt text, outcome, prompt index, visit, candidates]; candidate: [text, role, score,
-    votes, reason text]; vote: [text, score] or, where not parsed, [text, score, "f" or "u", reason text].
+    votes, reason text]; vote: [text, score] or, where not parsed, [text, score, status[0], reason text].
     """
     texts, outcomes = dict[str, int](), dict[str, int]()
 
@@ -225,7 +226,7 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
         return texts.setdefault(visible(shorten(text, limit)), len(texts))
 
     def vote(v: Vote) -> list[Any]:
-        row = [place(v.text, vote_limit), score(v.score)]
+        row = [place(v.text or distribution(v), vote_limit), score(v.score)]
         return row if v.status == "parsed" else [*row, v.status[0], place(v.reason)]
 
     def candidate(text: str, role: int, judgment: Judgment | None) -> list[Any]:

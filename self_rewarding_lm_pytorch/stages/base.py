@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
-from self_rewarding_lm_pytorch.models.load import cache_agrees
+from self_rewarding_lm_pytorch.models.caches import RecomputingCache
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
@@ -64,18 +64,9 @@ class Environment:
         """Whether to use the policy's cache; the reason why not is said once."""
         if not self.generation.use_cache:
             return False
-        if not policy.has_cache:
-            self.reporter.say_once(
-                f"the {policy.family} model has no cache: each token reads everything again"
-            )
-            return False
-        if not cache_agrees(policy):
-            self.reporter.say_once(
-                f"the cache of this {policy.family} model does not give the logits of the whole sequence, "
-                "so it is not used: each token reads all again"
-            )
-            return False
-        return True
+        if policy.cache_kind not in policy.cache_kinds()[:1]:
+            self.reporter.say_once(f"this {policy.family} model is sampled by {policy.cache_kind.kind}")
+        return policy.cache_kind is not RecomputingCache
 
     def needed_codec(self, stage: str) -> Codec:
         if self.codec is None:

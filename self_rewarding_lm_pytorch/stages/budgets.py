@@ -46,7 +46,9 @@ def judged_budgets(
 ) -> Budgets:
     """Both budgets so that rubric, prompt, response, judgment and forced score fit the judge's context.
 
+    judgment: tokens a judge may write; 0 where it writes nothing and its score alone is read.
     judge_prompt: tokens of the rendered judge prompt for the longest prompt and no response.
+    forced: tokens of a score that is appended and not sampled.
     """
     if context is None:
         return Budgets(response.response, judgment, response.notes)
@@ -64,9 +66,9 @@ def judged_budgets(
         )
     note = (
         f"stage {stage!r}: in the judge's context of {context} tokens (rubric and longest prompt "
-        f"{judge_prompt}) responses get {lowered_response} tokens instead of {response.response} and "
-        f"judgments {lowered_judgment} instead of {judgment}"
+        f"{judge_prompt}) responses get {lowered_response} tokens instead of {response.response}"
     )
+    note += f" and judgments {lowered_judgment} instead of {judgment}" if judgment else ""
     return Budgets(lowered_response, lowered_judgment, (*response.notes, note))
 
 

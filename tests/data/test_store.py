@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ JUDGMENT = Judgment(
         Vote(0, "Score: 3", 3.0, "parsed"),
         Vote(1, "no idea", None, "unparsed", "no_score", "length"),
         Vote(1, "", 4.0, "forced"),
+        Vote(2, "", 2.625, "expected", probabilities=(0.125, 1 / 3, 0.5, 1 / 24)),
     ),
 )
 UNSCORED = Judgment(3, 1, 1, None, (), "judge prompt of 600 tokens is over its limit of 512")
@@ -74,6 +76,16 @@ def test_absent_is_not_zero_on_disk_either(tmp_path: Path) -> None:
     scores = pq.read_table(store.path(Judgment, 0))["score"].to_pylist()
     assert scores[:2] == [None, 0.0]
     assert math.isnan(scores[2])
+
+
+def test_a_shard_from_before_probabilities_were_kept_is_read_without_them(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path)
+    judgment = Judgment(0, 0, 0, 3.0, (Vote(0, "Score: 3", 3.0, "parsed"),))
+    store.write(Judgment, 0, [judgment], {})
+    rows = pq.read_table(store.path(Judgment, 0)).to_pylist()
+    rows[0]["votes"][0].pop("probabilities")
+    pq.write_table(pa.Table.from_pylist(rows), store.path(Judgment, 0))
+    assert store.read(Judgment, 0) == [judgment]
 
 
 def test_notes_travel_in_the_shard(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.generation.filters import FILTERS, min_p, top_k, top_p
+from self_rewarding_lm_pytorch.generation.filters import FILTERS, NUM_KEPT, min_p, top_k, top_p
 
 
 def logits(*probabilities: float) -> Tensor:
@@ -41,9 +41,8 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_the_threshold(thres: float, ex
 def test_top_p_among_equals_keeps_only_as_many_as_are_needed() -> None:
     """Four tokens of exactly 1/4: 0.5 takes two, 0.51 takes three."""
     equal = torch.zeros(1, 4, dtype=torch.float64)
-    assert len(kept(top_p(equal, 0.5))) == 2
-    assert len(kept(top_p(equal, 0.51))) == 3
-    assert kept(top_p(equal, 0.5)) == kept(top_p(equal, 0.5)), "the same tokens each time"
+    assert kept(top_p(equal, 0.5)) == [0, 1], "the lower ids"
+    assert kept(top_p(equal, 0.51)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (99, [0, 1, 2, 3])])
@@ -80,6 +79,29 @@ def test_kept_logits_are_unchanged_and_the_likeliest_is_kept(name: str, row: lis
     assert torch.equal(filtered[finite], given_logits[finite])
     assert bool((filtered[~finite] == -math.inf).all())
     assert filtered.max() == given_logits.max()
+
+
+@pytest.mark.parametrize("name", list(FILTERS))
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=80), st.integers(1, 80))
+def test_what_is_kept_can_be_told_from_the_likeliest_tokens_alone(
+    name: str, row: list[int], window: int
+) -> None:
+    """The first of a stable sort are kept, and as many are counted among the likeliest few."""
+    given_logits = torch.tensor([row], dtype=torch.float64)
+    order = sorted(range(len(row)), key=lambda token: -row[token])
+    ids = kept(FILTERS[name](given_logits))
+    assert ids == sorted(order[: len(ids)])
+    descending = given_logits.softmax(dim=-1)[:, order]
+    counted = NUM_KEPT[FILTERS[name]](descending[:, :window])
+    assert counted.tolist() == [min(len(ids), window)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", list(FILTERS))
+def test_the_type_of_the_logits_stays(name: str, dtype: torch.dtype) -> None:
+    filtered = FILTERS[name](logits(0.01, 0.8, 0.04, 0.15).to(dtype))
+    assert filtered.dtype == dtype
+    assert {1, 3} <= set(kept(filtered))
 
 
 @pytest.mark.parametrize("name", list(FILTERS))

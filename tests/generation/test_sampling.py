@@ -1,8 +1,10 @@
 """What is drawn follows the filtered distribution, and nothing else can be drawn."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -67,6 +69,89 @@ def test_tokens_of_probability_zero_are_never_drawn_even_at_the_ends() -> None:
     assert sample(logits.expand(4, -1), Sampling(1.0, None), places).tolist() == [1, 1, 3, 3]
 
 
+def rows_of_logits(width: int, kind: str) -> Tensor:
+    generator = torch.Generator().manual_seed(width)
+    logits = torch.randn(24, width, generator=generator, dtype=torch.float64)
+    if kind == "peaked":
+        return logits * 4
+    if kind == "flat":
+        return logits * 0.3
+    if kind == "few values":
+        return (logits * 2).round()
+    if kind == "equal":
+        return torch.ones_like(logits)
+    some = torch.rand(24, width, generator=generator) < 0.9
+    some[:, width // 2] = False
+    return (logits * 3).masked_fill(some, -math.inf)
+
+
+def num_kept(descending: np.ndarray, sampling: Sampling) -> int:
+    """The definitions, for the probabilities of one row."""
+    size = len(descending)
+    if sampling.filter_fn is top_k:
+        return min(int(sampling.filter_kwargs["k"]), size)
+    if sampling.filter_fn is min_p:
+        return int((descending >= sampling.filter_kwargs["p"] * descending[0]).sum())
+    thres = sampling.filter_kwargs["thres"] if sampling.filter_fn is top_p else 1
+    return size if thres == 1 else 1 + int((np.cumsum(descending)[:-1] < thres).sum())
+
+
+def cumulative(logits: Tensor, sampling: Sampling) -> np.ndarray:
+    """Of the kept tokens in order of id, written with sorts of everything in float64: (B, V)."""
+    scaled = (logits.numpy() / logits.numpy().dtype.type(sampling.temperature)).astype(np.float64)
+    probabilities = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    for row, order in zip(probabilities, np.argsort(-scaled, axis=-1, kind="stable"), strict=True):
+        row[order[num_kept(row[order], sampling) :]] = 0
+    return np.cumsum(probabilities, axis=-1)
+
+
+SAMPLINGS = {
+    "plain": [Sampling(t, None) for t in (0.5, 1.0, 1.7)],
+    "top_p": [Sampling(0.7, top_p, {"thres": thres}) for thres in (1e-6, 0.1, 0.5, 0.9, 0.999, 1)],
+    "top_k": [Sampling(1.3, top_k, {"k": k}) for k in (1, 2, 64, 65, 512, 513, 5000, 5005)],
+    "min_p": [Sampling(1.0, min_p, {"p": p}) for p in (0, 0.05, 0.5, 1)],
+}
+
+
+@pytest.mark.parametrize("kind", ["peaked", "flat", "few values", "equal", "partly minus infinity"])
+@pytest.mark.parametrize("width", [1, 5, 63, 64, 65, 130, 500, 600, 5000])
+@pytest.mark.parametrize("samplings", list(SAMPLINGS.values()), ids=list(SAMPLINGS))
+def test_the_same_token_is_drawn_as_by_sorting_everything(
+    samplings: list[Sampling], width: int, kind: str
+) -> None:
+    """Distributions that end within the first window, the second, neither, or in a tie at an edge."""
+    places = torch.rand(24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    places[0], places[1] = 0, 1 - 2**-53
+    for sampling in samplings:
+        for dtype in (torch.float32, torch.float64):
+            logits = rows_of_logits(width, kind).to(dtype)
+            given = logits.clone()
+            tokens = sample(logits, sampling, places).numpy()
+            assert torch.equal(logits, given), "the caller's logits are not written to"
+            sums = cumulative(logits, sampling)
+            expected = (sums <= places.numpy()[:, None] * sums[:, -1:]).sum(axis=-1)
+            others = np.arange(24) != 1  # just under 1 the last bits of the sums decide
+            assert (tokens[others] == expected[others]).all(), (sampling, dtype)
+            steps = np.diff(sums[1], prepend=0)
+            assert steps[tokens[1]] > 0
+            assert sums[1, -1] - sums[1, tokens[1]] < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_drawn_from_as_if_given_in_float32(dtype: torch.dtype) -> None:
+    logits = (torch.randn(64, 5000) * 3).to(dtype)
+    places = torch.rand(64, dtype=torch.float64)
+    assert torch.equal(sample(logits, Sampling(), places), sample(logits.float(), Sampling(), places))
+
+
+def test_a_row_is_drawn_alike_alone_and_among_others() -> None:
+    logits = torch.randn(9, 5000) * torch.linspace(0.1, 5, 9)[:, None]
+    places = torch.rand(9, dtype=torch.float64)
+    alone = [sample(logits[i : i + 1], Sampling(), places[i : i + 1]) for i in range(9)]
+    assert torch.equal(sample(logits, Sampling(), places), torch.cat(alone))
+
+
 @pytest.mark.parametrize(
     "sampling",
     [Sampling(0.0), Sampling(0.0, None), Sampling(1.7, top_k, {"k": 1}), Sampling(1.0, min_p, {"p": 1.0})],
@@ -79,8 +164,9 @@ def test_greedy_settings_take_the_argmax_whatever_the_uniform(sampling: Sampling
 
 
 def test_greedy_ties_go_to_the_lowest_id() -> None:
-    logits = torch.tensor([[0.0, 2.0, 2.0, 1.0]])
-    assert sample(logits, Sampling(0.0), torch.tensor([0.9])).tolist() == [1]
+    logits = torch.zeros(2, 5000)
+    logits[0, [4, 90, 4999]] = 1
+    assert sample(logits, Sampling(0.0), torch.tensor([0.9, 0.9])).tolist() == [4, 0]
 
 
 def test_the_default_is_that_of_the_paper() -> None:
@@ -95,19 +181,25 @@ def test_every_type_of_logits_can_be_sampled(dtype: torch.dtype) -> None:
     assert probabilities.sum().item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(0.0), *(Sampling(0.7, filter_fn) for filter_fn in (None, top_p, top_k, min_p, torch.clone))],
+    ids=["temperature 0", "plain", "top_p", "top_k", "min_p", "a filter of the user's"],
+)
 @pytest.mark.parametrize(
     ("row", "said"),
     [([0.0, math.nan, 1.0], "nan"), ([-math.inf] * 3, "-inf"), ([0.0, math.inf, 1.0], "inf")],
     ids=["NaN", "all minus infinity", "plus infinity"],
 )
-def test_logits_that_give_no_distribution_name_their_row(
-    temperature: float, row: list[float], said: str
+@pytest.mark.parametrize("width", [3, 5000])
+def test_logits_that_give_no_distribution_name_the_first_such_row(
+    width: int, row: list[float], said: str, sampling: Sampling
 ) -> None:
-    logits = torch.tensor([[0.0, 1.0, 2.0], row])
-    with pytest.raises(UnusableLogits, match=said) as error:
-        sample(logits, Sampling(temperature), torch.tensor([0.5, 0.5]))
-    assert error.value.row == 1
+    logits = torch.randn(6, width)
+    logits[[2, 4]] = torch.tensor(row).repeat(width // 3 + 1)[:width]
+    with pytest.raises(UnusableLogits, match=f"is {said}") as error:
+        sample(logits, sampling, torch.rand(6))
+    assert error.value.row == 2
 
 
 def test_a_filter_that_refuses_everything_names_the_row() -> None:
@@ -137,6 +229,26 @@ def test_a_filter_of_the_users_gets_its_arguments_after_the_temperature() -> Non
         seen.append(logits)
         return logits.index_fill(1, torch.tensor([ban]), -math.inf)
 
-    probabilities = filtered_probabilities(LOGITS, Sampling(0.5, spy, {"ban": 1}))
-    assert torch.allclose(seen[0], LOGITS * 2)
-    assert probabilities[0, 1] == 0
+    sampling = Sampling(0.5, spy, {"ban": 1})
+    assert filtered_probabilities(LOGITS, sampling)[0, 1] == 0
+    # Without token 1 the squares are 0.0225, 0.0025, 0.09, 0.01 of 0.125: cumulated 0.18, 0.2, 0.92, 1.
+    places = torch.tensor([0.179, 0.181, 0.201, 0.919, 0.921], dtype=torch.float64)
+    assert sample(LOGITS.expand(5, -1), sampling, places).tolist() == [0, 2, 3, 3, 4]
+    assert all(torch.allclose(logits, LOGITS * 2) for logits in seen)
+
+
+@dataclass
+class Nucleus:
+    """Unhashable, as such classes are."""
+
+    thres: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return top_p(logits, self.thres)
+
+
+def test_a_filter_of_the_users_draws_as_ours_does_where_it_does_the_same() -> None:
+    logits = torch.randn(200, 5000) * 3
+    places = torch.rand(200, dtype=torch.float64)
+    theirs = Sampling(0.7, Nucleus(0.9))
+    assert torch.equal(sample(logits, theirs, places), sample(logits, Sampling(), places))

@@ -270,16 +270,16 @@ def test_a_function_alone_has_no_literal_prefix() -> None:
     assert ScoreParser(None, parse_reward=lambda text: 1).literal_prefix is None
 
 
-def test_forced_values_are_the_integers_of_the_range() -> None:
-    assert ScoreParser().forced_values() == ("0", "1", "2", "3", "4", "5")
-    assert ScoreParser(score_range=None).forced_values() == tuple(str(n) for n in range(11))
-    assert ScoreParser(score_range=(0.5, 2.5)).forced_values() == ("1", "2")
+def test_whole_scores_are_the_integers_of_the_range() -> None:
+    assert ScoreParser().whole_scores() == ("0", "1", "2", "3", "4", "5")
+    assert ScoreParser(score_range=None).whole_scores() == tuple(str(n) for n in range(11))
+    assert ScoreParser(score_range=(0.5, 2.5)).whole_scores() == ("1", "2")
     for score_range in [(0.2, 0.8), (0, 5000)]:
         with pytest.raises(ConfigError, match="cannot be forced"):
-            ScoreParser(score_range=score_range).forced_values()
+            ScoreParser(score_range=score_range).whole_scores()
 
 
 def test_every_forced_value_after_the_prefix_is_read_back() -> None:
     parser = ScoreParser("Rating: {{ reward }}", score_range=(1, 10))
-    for value in parser.forced_values():
+    for value in parser.whole_scores():
         assert parser.parse(f"No idea. {parser.literal_prefix}{value}").score == float(value)

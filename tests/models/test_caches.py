@@ -1,6 +1,7 @@
 """The fast path equals the slow path: a cache's logits are those of a full forward of each row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -8,11 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.models.load import cache_agrees, policy_for
-from self_rewarding_lm_pytorch.models.policy import Policy, RecomputingCache, right_padded
-from tests.helpers import HF_FAMILIES, X_FAMILIES, hugging_face, recurrent, whole_logits, x_transformer
+from self_rewarding_lm_pytorch.models.agreement import cache_agrees
+from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache, Slots, by_cohort, chunks
+from self_rewarding_lm_pytorch.models.huggingface_caches import HuggingFaceOwnCache, HuggingFaceSharedCache
+from self_rewarding_lm_pytorch.models.load import policy_for
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.x_transformers import XTransformersCache
+from tests.helpers import (
+    HF_FAMILIES,
+    X_FAMILIES,
+    hugging_face,
+    other_hugging_face,
+    recurrent,
+    whole_logits,
+    x_transformer,
+)
 
-PROMPTS = [[3, 7, 1, 4, 4, 6, 9], [5, 2, 8], [9], [12, 13, 14, 15, 16]]
+PREFIX = (11, 4, 7, 7, 2)
+PROMPTS = [(3, 7, 1, 4, 4, 6, 9), (5, 2, 8), (9,), (12, 13, 14, 15, 16)]
 
 FAMILIES: dict[str, Callable[..., Policy]] = {
     **{f"x-transformers {k}": partial(x_transformer, **X_FAMILIES[k]) for k in X_FAMILIES},
@@ -20,126 +34,188 @@ FAMILIES: dict[str, Callable[..., Policy]] = {
     "plain": recurrent,
 }
 TYPES = [torch.float32, torch.float64]
-
-
-def left_padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
-    return ids, torch.tensor([len(row) for row in rows])
-
-
-def expected(policy: Policy, rows: list[list[int]]) -> Tensor:
-    return torch.stack([whole_logits(policy, torch.tensor([row]))[0, -1] for row in rows])
-
-
 TOLERANCE = 1e-3
 """Logits span about 20. Even a float64 model has float32 parts (softmax, norms, rotary tables)."""
 
 
+class Rows:
+    """A cache beside the ids that its rows stand for."""
+
+    def __init__(self, policy: Policy, kind: type[Cache], prefix: tuple[int, ...]) -> None:
+        self.policy = policy
+        self.cache = kind(policy, prefix)
+        self.ids: list[tuple[int, ...]] = []
+
+    def add(self, prompts: list[tuple[int, ...]], copies: list[int], room: int) -> None:
+        self._compare(self.cache.add(prompts, copies, room), prompts)
+        self.ids += [prompt for prompt, times in zip(prompts, copies, strict=True) for _ in range(times)]
+        assert self.cache.num_rows == len(self.ids)
+
+    def extend(self, step: int) -> None:
+        tokens = [(5 * row + 3 * step) % 31 for row in range(len(self.ids))]
+        self.ids = [(*ids, token) for ids, token in zip(self.ids, tokens, strict=True)]
+        self._compare(self.cache.extend(torch.tensor(tokens)), self.ids)
+
+    def keep(self, *rows: int) -> None:
+        self.cache.keep(torch.tensor(rows, dtype=torch.int64))
+        self.ids = [self.ids[row] for row in rows]
+
+    def _compare(self, logits: Tensor, rows: list[tuple[int, ...]]) -> None:
+        full = torch.stack([whole_logits(self.policy, torch.tensor([row]))[0, -1] for row in rows])
+        assert torch.allclose(logits, full, atol=TOLERANCE)
+
+
+def live_through(policy: Policy, kind: type[Cache], prefix: tuple[int, ...] = ()) -> None:
+    """Rows come in two cohorts, go one by one past the point of compaction, and grow past windows of 4."""
+    prompts = [(*prefix, *prompt) for prompt in PROMPTS]
+    with policy.evaluating():
+        rows = Rows(policy, kind, prefix)
+        rows.add(prompts[:3], [3, 1, 2], 12)
+        for step in range(3):
+            rows.extend(step)
+        rows.keep(0, 2, 3, 4, 5)  # one of six: the copy waits
+        rows.extend(3)
+        rows.add(prompts[3:], [2], 7)
+        rows.extend(4)
+        rows.keep(0, 3, 4, 5, 6)  # the second prompt has no row any more
+        rows.extend(5)
+        rows.keep(2, 4)
+        for step in range(6, 10):
+            rows.extend(step)
+        rows.keep(1)
+        rows.extend(10)
+        rows.keep()
+        rows.add(prompts[1:2], [1], 2)
+        rows.extend(11)
+
+
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_cached_logits_are_those_of_a_full_forward(name: str, dtype: torch.dtype) -> None:
-    """Unequal prompts, 8 further tokens (past the sliding windows of 4), rows dropped and repeated."""
-    compare(FAMILIES[name](dtype=dtype), capacity=15)
+def test_cached_logits_are_those_of_a_full_forward(
+    name: str, dtype: torch.dtype, prefix: tuple[int, ...]
+) -> None:
+    policy = FAMILIES[name](dtype=dtype)
+    live_through(policy, policy.cache_kind, prefix)
 
 
-@pytest.mark.parametrize("name", ["x-transformers rotary", "hugging face llama", "plain"])
-def test_a_cache_that_was_given_too_little_room_grows(name: str) -> None:
-    compare(FAMILIES[name](dtype=torch.float32), capacity=9)
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
+@pytest.mark.parametrize("family", HF_FAMILIES)
+def test_so_are_those_of_a_hugging_face_models_own_cache(family: str, prefix: tuple[int, ...]) -> None:
+    live_through(hugging_face(family, dtype=torch.float32), HuggingFaceOwnCache, prefix)
 
 
-def compare(policy: Policy, capacity: int) -> None:
-    rows = [list(row) for row in PROMPTS]
-    with policy.evaluating():
-        logits, cache = policy.start(*left_padded(rows), capacity=capacity)
-        assert torch.allclose(logits, expected(policy, rows), atol=TOLERANCE)
-        for step in range(8):
-            if step == 2:
-                cache.repeat(2)
-                rows = [list(row) for row in rows for _ in range(2)]
-            if step == 5:
-                cache.keep(torch.tensor([6, 1, 2]))
-                rows = [rows[6], rows[1], rows[2]]
-            tokens = torch.tensor([(5 * i + 3 * step) % 31 for i in range(len(rows))])
-            logits = cache.extend(tokens)
-            rows = [[*row, token] for row, token in zip(rows, tokens.tolist(), strict=True)]
-            assert torch.allclose(logits, expected(policy, rows), atol=TOLERANCE), f"step {step}"
+@pytest.mark.parametrize("name", ["hugging face llama", "x-transformers absolute", "plain"])
+def test_the_slow_path_is_right_for_every_model(name: str) -> None:
+    live_through(FAMILIES[name](), RecomputingCache, PREFIX)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_rows_of_equal_length_need_no_padding_and_agree_too(name: str) -> None:
-    policy = FAMILIES[name]()
-    rows = [[3, 1, 4], [1, 5, 9]]
-    with policy.evaluating():
-        _, cache = policy.start(*left_padded(rows), capacity=16)
-        logits = cache.extend(torch.tensor([7, 8]))
-    full = expected(policy, [[3, 1, 4, 7], [1, 5, 9, 8]])
-    assert torch.allclose(logits, full, atol=TOLERANCE)
+def test_each_family_is_sampled_by_the_fastest_cache_that_is_right_for_it(name: str) -> None:
+    expected = {"hugging": HuggingFaceSharedCache, "x-transformers": XTransformersCache}
+    for dtype in TYPES:
+        assert FAMILIES[name](dtype=dtype).cache_kind is expected.get(name.split()[0], RecomputingCache)
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_self_check_accepts_the_supported_families(name: str, dtype: torch.dtype) -> None:
-    assert cache_agrees(FAMILIES[name](dtype=dtype))
+@pytest.mark.parametrize("family", ["qwen3", "gemma3", "gpt_oss", "deepseek_v3", "mixtral", "opt"])
+def test_other_families_share_prefixes_unmodified_too(family: str) -> None:
+    """Windows in some layers, attention sinks, values of another size than keys, mixtures of experts."""
+    policy = other_hugging_face(family)
+    assert policy.cache_kind is HuggingFaceSharedCache
+    live_through(policy, policy.cache_kind, PREFIX)
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "plain"])
-def test_the_supported_families_do_have_a_cache(name: str) -> None:
-    assert FAMILIES[name]().has_cache
+@pytest.mark.parametrize("family", ["stablelm", "bloom"])
+def test_a_model_that_computes_its_own_attention_is_sampled_by_its_own_cache(family: str) -> None:
+    policy = other_hugging_face(family)
+    assert policy.cache_kind is HuggingFaceOwnCache
+    live_through(policy, policy.cache_kind, PREFIX)
 
 
-def test_the_self_check_notices_a_family_whose_cache_is_wrong() -> None:
+def test_a_recurrent_hugging_face_model_is_sampled_by_reading_everything_again() -> None:
+    policy = other_hugging_face("mamba")
+    assert policy.cache_kind is RecomputingCache
+    live_through(policy, policy.cache_kind)
+
+
+def test_the_self_check_notices_a_model_whose_cache_is_wrong() -> None:
     """Shifted tokens look one position back, which a cache of keys and values does not remember."""
     policy = x_transformer(dtype=torch.float32, shift_tokens=1)
-    assert policy.has_cache
-    assert not cache_agrees(policy)
+    assert not cache_agrees(policy, XTransformersCache)
+    assert policy.cache_kind is RecomputingCache
 
 
-def test_the_self_check_leaves_the_models_mode_alone() -> None:
-    policy = hugging_face()
+def test_the_self_check_leaves_the_model_as_it_was() -> None:
+    policy = hugging_face(dtype=torch.float32)
     policy.module.train()
-    cache_agrees(policy)
+    attention = policy.module.config._attn_implementation
+    assert cache_agrees(policy, HuggingFaceSharedCache)
     assert policy.module.training
+    assert policy.module.config._attn_implementation == attention
 
 
 def test_the_real_model_agrees_with_its_cache(stories_model: Any) -> None:
     policy = policy_for(stories_model)
-    assert cache_agrees(policy)
-    rows = [[1, 403, 407, 261], [1, 403]]
+    assert policy.cache_kind is HuggingFaceSharedCache
     with policy.evaluating():
-        logits, cache = policy.start(*left_padded(rows), capacity=30)
+        rows = Rows(policy, policy.cache_kind, (1, 403, 407))
+        rows.add([(1, 403, 407, 261), (1, 403, 407, 263, 377, 282, 345)], [2, 2], 20)
         for step in range(20):
-            tokens = logits.argmax(dim=-1)
-            rows = [[*row, token] for row, token in zip(rows, tokens.tolist(), strict=True)]
-            logits = cache.extend(tokens)
-            # float32: one row at a time rounds differently from two
-            assert torch.allclose(logits, expected(policy, rows), atol=1e-3), step
+            rows.extend(step)
 
 
-def test_the_slow_path_moves_left_padding_to_the_right() -> None:
-    ids, lengths = left_padded([[5, 6, 7], [8]])
-    assert right_padded(ids, lengths).tolist() == [[5, 6, 7], [8, 0, 0]]
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Memory that is not written to holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("name", ["x-transformers absolute", "hugging face gpt2"])
-def test_the_slow_path_is_right_for_models_that_have_a_cache(name: str) -> None:
-    policy = FAMILIES[name]()
-    rows = [list(row) for row in PROMPTS]
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "plain"])
+def test_memory_that_was_never_written_is_never_read(name: str) -> None:
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    policy = FAMILIES[name](dtype=torch.float32)
+    kind = policy.cache_kind
+    with poisoned_memory():
+        live_through(policy, kind, PREFIX)
+
+
+def test_shared_prompts_hold_memory_once() -> None:
+    policy = hugging_face()
     with policy.evaluating():
-        cache = RecomputingCache(policy, *left_padded(rows))
-        assert torch.allclose(cache.next_logits(), expected(policy, rows), atol=TOLERANCE)
-        cache.keep(torch.tensor([2, 0]))
-        logits = cache.extend(torch.tensor([4, 5]))
-    full = expected(policy, [[*rows[2], 4], [*rows[0], 5]])
-    assert torch.allclose(logits, full, atol=TOLERANCE)
+        shared, own = HuggingFaceSharedCache(policy, PREFIX), RecomputingCache(policy, PREFIX)
+        prompts = [(*PREFIX, *prompt) for prompt in PROMPTS[:2]]
+        for cache in (shared, own):
+            cache.add(prompts, [3, 3], 10)
+    sizes = {"longest": 12, "num_prompts": 2, "num_rows": 6, "room": 10}
+    assert shared.positions == 5 + 2 * 7 + 6 * 10
+    assert shared.cost(**sizes) == shared.positions - 5
+    assert own.cost(**sizes) == 6 * (12 + 10)
 
 
-def test_a_cache_does_not_write_into_the_prompt_it_was_given() -> None:
-    ids, lengths = left_padded(PROMPTS)
-    before = ids.clone(), lengths.clone()
-    for policy in (recurrent(), x_transformer(), hugging_face()):
-        with policy.evaluating():
-            _, cache = policy.start(ids, lengths, capacity=12)
-            cache.extend(torch.tensor([1, 2, 3, 4]))
-    assert torch.equal(ids, before[0])
-    assert torch.equal(lengths, before[1])
+def test_prompts_are_read_some_thousand_tokens_at_a_time() -> None:
+    lengths = [1500, 600, 500, 400, 3000, 10]
+    assert chunks(lengths) == [slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)]
+    assert chunks([]) == []
+    assert chunks([5000]) == [slice(0, 1)]
+
+
+def test_rows_are_told_apart_by_cohort() -> None:
+    parts = by_cohort(torch.tensor([0, 2, 3, 7, 8]), [3, 4, 2])
+    assert [part.tolist() for part in parts] == [[0, 2], [0], [0, 1]]
+    assert [part.tolist() for part in by_cohort(torch.tensor([4]), [3, 4, 2])] == [[], [1], []]
+
+
+def test_slots_wait_with_the_copy_until_a_quarter_has_ended() -> None:
+    slots = Slots(8, torch.device("cpu"))
+    assert slots.keep(torch.tensor([0, 1, 3, 4, 5, 6, 7])) is None
+    values = torch.arange(7.0)
+    assert slots.spread(values).tolist() == [0, 1, 0, 2, 3, 4, 5, 6]
+    assert slots.gather(slots.spread(values)).tolist() == values.tolist()
+    selected = slots.keep(torch.tensor([0, 2, 6]))
+    assert selected is not None
+    assert selected.tolist() == [0, 3, 7]
+    assert slots.spread(values[:3]).tolist() == [0, 1, 2]

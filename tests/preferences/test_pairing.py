@@ -252,6 +252,13 @@ def test_yields_count_every_vote_and_every_visit_once() -> None:
     assert found.visits == found.pairs + sum(found.skipped.values())
 
 
+def test_an_expected_vote_counts_as_a_vote_with_a_score() -> None:
+    found = Yield()
+    found.add_judgments([votes("expected"), votes("expected"), votes()])
+    assert (found.candidates, found.votes, found.votes_parsed) == (3, 2, 2)
+    assert found.votes_unparsed == found.votes_forced == 0
+
+
 def test_the_yield_table_says_the_numbers_and_the_reasons() -> None:
     found = Yield(prompts=1200)
     found.add_judgments([votes("unparsed", "forced")])

@@ -239,6 +239,19 @@ def test_an_unfinished_or_broken_run_is_shown_as_far_as_it_goes(run: Path) -> No
     assert outcomes == [*["no outcome yet"] * 5, "tie"]
 
 
+def test_an_expected_vote_shows_its_distribution(tmp_path: Path) -> None:
+    """Scores 2 to 5: the lowest is not stored, but the mean of the distribution tells it."""
+    read = Vote(0, "", 4.25, "expected", probabilities=(0.0, 0.004, 0.742, 0.254))
+    store = ShardStore(tmp_path / "stages" / "01-own")
+    store.write(Candidate, 0, [Candidate(0, 0, 0, (1,), "an answer", "eos", 1, "start")], {})
+    store.write(Judgment, 0, [Judgment(0, 0, 0, 4.25, (read,))], {})
+    page = Page(build_report(tmp_path))
+    (row,) = visits(page)
+    text, score, status, _ = row["cards"][0][3][0]
+    assert (page.data["texts"][text], score) == ("2: 0 %, 3: 0.4 %, 4: 74 %, 5: 25 %", 4.25)
+    assert f'status === "{status}"' in page.raw["script"][1], "the page's script knows what it is"
+
+
 def test_given_pairs_are_shown_without_candidates(tmp_path: Path) -> None:
     pair = PreferencePair(0, 0, "why?", "because", "no", (1,), (2,), (3,))
     ShardStore(tmp_path / "stages" / "01-dpo").write(PreferencePair, 0, [pair], {})

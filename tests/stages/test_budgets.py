@@ -69,3 +69,13 @@ def test_where_even_that_cannot_work_the_error_has_the_numbers() -> None:
         stage="s", response=Budgets(2, 0), judgment=8, judge_prompt=100, forced=10, context=120
     )
     assert (small.response, small.judgment) == (2, 8), "what was asked to be small is no error"
+
+
+def test_a_judge_that_writes_nothing_leaves_its_budget_to_the_response() -> None:
+    budget = judged_budgets(
+        stage="s", response=Budgets(100, 0), judgment=0, judge_prompt=50, forced=8, context=128
+    )
+    assert (budget.response, budget.judgment) == (70, 0)
+    (note,) = budget.notes
+    assert "responses get 70 tokens instead of 100" in note
+    assert "judgments" not in note

@@ -1,0 +1,51 @@
+"""Whether a cache may be trusted with a model: it is tried before it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache, Tokens
+
+if TYPE_CHECKING:
+    from self_rewarding_lm_pytorch.models.policy import Policy
+
+
+def cache_agrees(policy: Policy, kind: type[Cache]) -> bool:
+    """Whether this cache gives the logits that reading everything again gives.
+
+    Prompts of unequal length behind a shared prefix are repeated, continued, joined by others and
+    dropped. Anything the family's adapter does not know of a model (an unusual position scheme, say)
+    shows here and not in the samples.
+    """
+    try:
+        with policy.evaluating():
+            return all(_agrees(policy, kind, prefix) for prefix in ((), (1, 2, 0)))
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError, ValueError, LookupError):
+        return False
+
+
+def _agrees(policy: Policy, kind: type[Cache], prefix: Tokens) -> bool:
+    top = max(2, min(policy.vocab_size or 8, 97))
+    tokens = (torch.arange(12, device=policy.device) * 7 + 3) % top
+    prompts = [(*prefix, *(7 * i % top for i in range(*span))) for span in ((0, 4), (5, 8), (9, 11))]
+
+    def steps(cache: Cache) -> list[Tensor]:
+        first = cache.add(prompts[:2], [2, 1], 4)
+        second = cache.extend(tokens[:3])
+        joined = cache.add(prompts[2:], [1], 3)
+        third = cache.extend(tokens[3:7])
+        cache.keep(torch.tensor([0, 2, 3]))
+        return [first, second, joined, third, cache.extend(tokens[7:10])]
+
+    pairs = zip(steps(kind(policy, prefix)), steps(RecomputingCache(policy, prefix)), strict=True)
+    return all(
+        torch.allclose(fast.float(), slow.float(), atol=_tolerance(fast), rtol=1e-2) for fast, slow in pairs
+    )
+
+
+def _tolerance(logits: Tensor) -> float:
+    # Half precision differs by kernel; a wrong position scheme differs by far more than this.
+    return 1e-3 if logits.dtype in (torch.float32, torch.float64) else 0.25

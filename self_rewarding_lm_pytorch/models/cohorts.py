@@ -1,0 +1,70 @@
+"""For models whose own cache is a batch of rows of equal width: each cohort is a batch of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from self_rewarding_lm_pytorch.models.caches import Cache, Slots, Tokens, by_cohort
+
+if TYPE_CHECKING:
+    from self_rewarding_lm_pytorch.models.policy import Policy
+
+
+class Cohort(ABC):
+    """A batch in the model's own cache, one row in each slot."""
+
+    @abstractmethod
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Reads one more token in each slot, int64 (slots,); returns the next logits, (slots, V)."""
+
+    @abstractmethod
+    def select(self, slots: Tensor) -> None:
+        """Only these slots stay, or are repeated; int64 on the device."""
+
+
+class CohortCache(Cache):
+    """One forward pass for each cohort at each step."""
+
+    def __init__(self, policy: Policy, prefix: Tokens = ()) -> None:
+        super().__init__(policy, prefix)
+        self._cohorts: list[tuple[Cohort, Slots, int]] = []  # the last: positions of a slot
+
+    @abstractmethod
+    def start(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> tuple[Tensor, Cohort]:
+        """Reads the prompts; returns the logits after each, and a cohort with copies[i] slots of prompt i."""
+
+    def add(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> Tensor:
+        logits, cohort = self.start(prompts, copies, room)
+        if any(copies):
+            width = max(map(len, prompts)) + room
+            self._cohorts.append((cohort, Slots(sum(copies), self.policy.device), width))
+        return logits
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        parts = tokens.split([len(slots.live) for _, slots, _ in self._cohorts])
+        logits = [
+            slots.gather(cohort.extend(slots.spread(own)))
+            for (cohort, slots, _), own in zip(self._cohorts, parts, strict=True)
+        ]
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    def keep(self, rows: Tensor) -> None:
+        parts = by_cohort(rows, [len(slots.live) for _, slots, _ in self._cohorts])
+        alive = [(each, own) for each, own in zip(self._cohorts, parts, strict=True) if len(own)]
+        for (cohort, slots, _), own in alive:
+            if len(own) < len(slots.live) and (selected := slots.keep(own)) is not None:
+                cohort.select(selected)
+        self._cohorts = [each for each, _ in alive]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(slots.live) for _, slots, _ in self._cohorts)
+
+    @property
+    def positions(self) -> int:
+        return sum(slots.count * width for _, slots, width in self._cohorts)
