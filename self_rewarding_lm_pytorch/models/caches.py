@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Tokens = Sequence[int]
 
-READ_AT_ONCE = 2048
+READ_AT_ONCE = 1024
 """Prompt tokens in one forward pass: more gains nothing, and attention's squares cost memory."""
 
 

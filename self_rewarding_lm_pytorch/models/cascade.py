@@ -101,33 +101,35 @@ class Segments:
         self.offsets = self.offsets[segments]
         self._lengths = None if self._lengths is None else self._lengths[segments]
 
-    def hidden(self, filled: int, positions: Tensor, window: int | None, shared: int) -> Tensor | None:
-        """Which of the first `filled` keys the rows do not see: bool (G, 1, 1 or m * g, filled).
+    def bias(self, filled: int, positions: Tensor, window: int | None, shared: int) -> Tensor | None:
+        """0 for those of the first `filled` keys that the rows see, very negative for the others.
 
-        positions: int64 (G, m), of the rows; shared: g. None where they see all.
+        positions: int64 (G, m), of the rows; shared: g. Returns float32 (G, 1, 1 or m * g, filled), or
+        None where they see all.
         """
         columns = torch.arange(filled, device=self.offsets.device)
-        behind = None if self._lengths is None else (columns >= self._lengths[:, None])[:, None, None]
-        if window is None:
-            return behind
-        distances = positions[:, :, None] - (self.offsets[:, None] + columns)[:, None]
-        too_far = (distances >= window).repeat_interleave(shared, dim=1)[:, None]
-        return too_far if behind is None else behind | too_far
+        hidden = None if self._lengths is None else (columns >= self._lengths[:, None])[:, None, None]
+        if window is not None:
+            distances = positions[:, :, None] - (self.offsets[:, None] + columns)[:, None]
+            too_far = (distances >= window).repeat_interleave(shared, dim=1)[:, None]
+            hidden = too_far if hidden is None else hidden | too_far
+        # Not minus infinity: a segment that a window hides as a whole must stay free of NaN.
+        return None if hidden is None else hidden.float() * -1e30
 
 
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None, style: Style, fold: Fold
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, softcap: float | None, fold: Fold
 ) -> Part:
-    """One level: queries (n, h, g, d) on keys (G, h, L, d), unseen where `hidden` (G, 1, 1 or m * g, L)."""
-    scores = torch.matmul(fold.fold(queries * style.scale), keys.transpose(-1, -2))
+    """One level: scaled queries (n, h, g, d) on keys (G, h, L, d), bias (G, 1, 1 or m * g, L) added."""
+    scores = torch.matmul(fold.fold(queries), keys.transpose(-1, -2))
     scores = scores if scores.dtype == torch.float64 else scores.float()
-    if style.softcap is not None:
-        scores = torch.tanh(scores / style.softcap) * style.softcap
-    if hidden is not None:
-        # Not minus infinity: a segment that a window hides as a whole must stay free of NaN.
-        scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if bias is not None:
+        scores.add_(bias)
     peak = scores.amax(dim=-1, keepdim=True)
-    weights = scores.sub_(peak).exp_()
+    # What is under exp(-80) of the peak vanishes beside it; the exponential is slow for such numbers.
+    weights = scores.sub_(peak).clamp_(min=-80).exp_()
     total = weights.sum(dim=-1, keepdim=True)
     weighted = torch.matmul(weights.to(values.dtype), values)
     return Part(fold.unfold(weighted), fold.unfold(peak), fold.unfold(total))

@@ -180,17 +180,18 @@ class _Level:
         self._filled = filled
         self._rows = rows
         self._positions = positions  # of all rows
-        self._hidden: dict[int | None, Tensor | None] = {}  # by window; the same in many layers
+        self._biases: dict[int | None, Tensor | None] = {}  # by window; the same in many layers
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, style: Style) -> Part:
-        if style.window not in self._hidden:
+        """queries: scaled, (rows of the step, h, g, d)."""
+        if style.window not in self._biases:
             places = self._fold.spread(self._positions[self._rows])
-            self._hidden[style.window] = self._segments.hidden(
+            self._biases[style.window] = self._segments.bias(
                 self._filled, places, style.window, queries.shape[2]
             )
         store = self._segments.layer(layer, keys, values)
         seen = store[0][:, :, : self._filled], store[1][:, :, : self._filled]
-        return attend(queries[self._rows], *seen, self._hidden[style.window], style, self._fold)
+        return attend(queries[self._rows], *seen, self._biases[style.window], style.softcap, self._fold)
 
 
 class _Step:
@@ -217,7 +218,7 @@ class _Step:
         num_rows, heads, _, size = keys.shape
         for cohort, rows in self._cohorts:
             cohort.write(layer, keys[rows], values[rows])
-        grouped = queries.view(num_rows, heads, -1, size)
+        grouped = (queries * style.scale).view(num_rows, heads, -1, size)
         parts = [
             joined([level.attend(layer, grouped, keys, values, style) for level in levels])
             for levels in self._levels
