@@ -46,7 +46,7 @@ def demo_plan(world: World, folder: Path) -> dict[str, Any]:
         "tokenizer": demo_codec(),
         "seed": world.seed,
         "run": folder,
-        "generation": {"token_budget": 20_000, "shard_size": 300},
+        "generation": {"token_budget": 65_536, "shard_size": 300},
         "stages": [_sft(data), *rounds],
     }
 

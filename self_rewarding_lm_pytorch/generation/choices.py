@@ -58,6 +58,9 @@ def _node_logprobs(cache: Cache, prefixes: Sequence[Tokens], nodes: list[Tokens]
     logits = cache.add(prefixes, [len(inner)] * len(prefixes), depth)
     after = [logits.double().log_softmax(dim=-1)[:, None]]
     if inner:
+        if cache.can_branch:
+            rows = torch.arange(len(prefixes)).repeat_interleave(len(inner))
+            cache.keep(rows, torch.ones_like(rows))
         found: list[Tensor | None] = [None] * len(inner)
         for step in range(depth):
             # A shorter node goes on with an arbitrary token; its log-probs were taken before that.
@@ -68,7 +71,8 @@ def _node_logprobs(cache: Cache, prefixes: Sequence[Tokens], nodes: list[Tokens]
                 if len(node) == step + 1:
                     found[place] = logprobs[:, place]
         after.append(torch.stack([part for part in found if part is not None], dim=1))
-        cache.keep(torch.empty(0, dtype=torch.int64))
+        none = torch.empty(0, dtype=torch.int64)
+        cache.keep(none, none)
     return torch.cat(after, dim=1)
 
 

@@ -6,8 +6,8 @@ Knows token ids only. What is drawn depends on each request's key and nothing el
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -84,15 +84,14 @@ class PolicyGenerator:
         self, requests: Sequence[Request], sampling: Sampling, *, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         self._check(requests)
-        samples = [[_Sample(i, request, key) for key in request.keys] for i, request in enumerate(requests)]
-        parts = (part for own in samples for part in self._parts(own))
+        work = _Work(requests)
         # The longest first: what joins later is shorter, and the prompts of a cohort are of a length.
-        waiting = deque(sorted(parts, key=lambda part: -len(part[0].request.ids)))
+        waiting = deque(sorted(self._parts(work.rows), key=lambda row: -len(row.request.ids)))
         with self._policy.evaluating():
-            prefix = shared_prefix([request.ids for request in requests])
+            prefix = shared_prefix([row.request.ids for row in waiting])
             cache = self._policy.new_cache(prefix, is_cached=self._use_cache)
-            self._run(waiting, cache, sampling, on_progress)
-        return [[one.completion() for one in own] for own in samples]
+            self._run(waiting, cache, sampling, work, on_progress)
+        return work.completions
 
     def _check(self, requests: Sequence[Request]) -> None:
         limit = self._policy.max_length
@@ -115,44 +114,52 @@ class PolicyGenerator:
                     f"budget of {self._token_budget}; raise the budget or lower max_new_tokens"
                 )
 
-    def _parts(self, samples: list[_Sample]) -> Iterator[list[_Sample]]:
+    def _parts(self, rows: Iterable[_Row]) -> Iterator[_Row]:
         """A request's samples together, or apart where their positions would pass the budget."""
-        if samples:
-            request = samples[0].request
-            rows = max(1, self._token_budget // (len(request.ids) + request.max_new_tokens))
-            for start in range(0, len(samples), rows):
-                yield samples[start : start + rows]
+        for row in rows:
+            width = max(1, self._token_budget // (len(row.request.ids) + row.request.max_new_tokens))
+            for start in range(0, len(row.samples), width):
+                yield _Row(row.request, [], row.samples[start : start + width])
 
     def _run(
-        self, waiting: deque[list[_Sample]], cache: Cache, sampling: Sampling, on_progress: OnProgress | None
+        self,
+        waiting: deque[_Row],
+        cache: Cache,
+        sampling: Sampling,
+        work: _Work,
+        on_progress: OnProgress | None,
     ) -> None:
-        rows: list[_Sample] = []  # under way, in the cache's order
+        rows: list[_Row] = []  # under way, in the cache's order
         tokens = torch.empty(0, dtype=torch.int64)
         while waiting or rows:
             logits = [cache.extend(tokens.to(self._policy.device))] if rows else []
             if cohort := self._admit(waiting, cache):
+                rows = [*rows, *(cohort if cache.can_branch else _apart(cohort))]
                 logits.append(_read(cohort, cache))
-                rows += [one for part in cohort for one in part]
-            tokens = _draw(rows, torch.cat(logits) if len(logits) > 1 else logits[0], sampling)
-            kept = [row for row, one in enumerate(rows) if not one.take(int(tokens[row]), self._eos_ids)]
+            drawn = _draw(rows, torch.cat(logits) if len(logits) > 1 else logits[0], sampling)
+            branches = [branch for number, row in enumerate(rows) for branch in _branches(number, row, drawn)]
+            going = [each for each in branches if not work.end(each[1], self._eos_ids)]
             if on_progress is not None:
-                on_progress(len(rows) - len(kept), len(rows))
-            if len(kept) < len(rows):
-                rows = [rows[row] for row in kept]
-                cache.keep(torch.tensor(kept, dtype=torch.int64))
-                tokens = tokens[kept]
+                num_drawn, num_going = (sum(len(row.samples) for _, row in x) for x in (branches, going))
+                on_progress(num_drawn - num_going, num_drawn)
+            parents = [number for number, _ in going]
+            is_same = parents == [*range(len(rows))]
+            rows = [row for _, row in going]
+            tokens = torch.tensor([row.written[-1] for row in rows], dtype=torch.int64)
+            if not is_same:
+                copies = torch.tensor([len(row.samples) for row in rows], dtype=torch.int64)
+                cache.keep(torch.tensor(parents, dtype=torch.int64), copies)
 
-    def _admit(self, waiting: deque[list[_Sample]], cache: Cache) -> list[list[_Sample]]:
+    def _admit(self, waiting: deque[_Row], cache: Cache) -> list[_Row]:
         """The next to join, once a quarter of the budget is free: as many as it holds."""
         free = self._token_budget - cache.positions
         if not waiting or (cache.num_rows and free < self._token_budget / 4):
             return []
-        longest, num_rows, room = len(waiting[0][0].request.ids), 0, 0
-        cohort: list[list[_Sample]] = []
+        longest, num_rows, room = len(waiting[0].request.ids), 0, 0
+        cohort: list[_Row] = []
         while waiting:
-            part = waiting[0]
-            room = max(room, part[0].request.max_new_tokens)
-            num_rows += len(part)
+            room = max(room, waiting[0].request.max_new_tokens)
+            num_rows += len(waiting[0].samples)
             cost = cache.cost(longest=longest, num_prompts=len(cohort) + 1, num_rows=num_rows, room=room)
             if (cohort or cache.num_rows) and (cost > free or not self._is_within_context(longest + room)):
                 break
@@ -164,30 +171,54 @@ class PolicyGenerator:
         return self._policy.max_length is None or positions <= self._policy.max_length
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
-    """One sample under way."""
+    """Where a sample belongs, and where its random numbers come from."""
 
     number: int  # of its request in the call
-    request: Request
+    place: int  # among the request's samples
     key: int
-    ids: list[int] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
 
-    def take(self, token: int, eos_ids: frozenset[int]) -> bool:
-        """Appends a token; returns whether that ended the sample."""
-        self.ids.append(token)
-        if token in eos_ids:
-            self.finish_reason = "eos"
-        elif self.request.stop is not None and self.request.stop(self.ids):
-            self.finish_reason = "stop"
-        elif len(self.ids) >= self.request.max_new_tokens:
-            self.finish_reason = "length"
-        return self.finish_reason is not None
 
-    def completion(self) -> Completion:
-        assert self.finish_reason is not None
-        return Completion(tuple(self.ids), self.finish_reason)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """Samples that have written the same so far behind the same prompt: one row until they part."""
+
+    request: Request
+    written: list[int]
+    samples: list[_Sample]
+
+
+class _Work:
+    """The samples of a call, and what became of them."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.completions: list[list[Completion]] = [[_UNFINISHED] * len(x.keys) for x in requests]
+        alike: dict[tuple[object, ...], _Row] = {}
+        for number, request in enumerate(requests):
+            same = (request.ids, request.max_new_tokens, request.stop)
+            row = alike.setdefault(same, _Row(request, [], []))
+            row.samples.extend(_Sample(number, place, key) for place, key in enumerate(request.keys))
+        self.rows = alike.values()
+
+    def end(self, row: _Row, eos_ids: frozenset[int]) -> bool:
+        """Whether the row's last token ended it; then its samples are complete."""
+        reason: FinishReason
+        if row.written[-1] in eos_ids:
+            reason = "eos"
+        elif row.request.stop is not None and row.request.stop(row.written):
+            reason = "stop"
+        elif len(row.written) >= row.request.max_new_tokens:
+            reason = "length"
+        else:
+            return False
+        completion = Completion(tuple(row.written), reason)
+        for one in row.samples:
+            self.completions[one.number][one.place] = completion
+        return True
+
+
+_UNFINISHED = Completion((), "length")
 
 
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -200,25 +231,46 @@ def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return low[:length] if length >= SHORTEST_PREFIX else ()
 
 
-def _read(cohort: list[list[_Sample]], cache: Cache) -> Tensor:
+def _read(cohort: list[_Row], cache: Cache) -> Tensor:
     """Adds a cohort to the cache; the logits of each of its rows."""
-    copies = [len(part) for part in cohort]
-    requests = [part[0].request for part in cohort]
+    requests = [row.request for row in cohort]
+    copies = [len(row.samples) for row in cohort]
     # The last token is sampled and never read.
     room = max(request.max_new_tokens for request in requests) - 1
     logits = cache.add([request.ids for request in requests], copies, room)
+    if cache.can_branch:
+        return logits
     return logits.repeat_interleave(torch.tensor(copies, device=logits.device), dim=0)
 
 
-def _draw(rows: list[_Sample], logits: Tensor, sampling: Sampling) -> Tensor:
-    """The next token of each row, int64 (rows,) on the CPU."""
-    keys = torch.tensor([one.key for one in rows], dtype=torch.int64)
-    steps = torch.tensor([len(one.ids) for one in rows])
+def _apart(rows: list[_Row]) -> list[_Row]:
+    """Each sample as a row of its own."""
+    return [_Row(row.request, row.written, [one]) for row in rows for one in row.samples]
+
+
+def _draw(rows: list[_Row], logits: Tensor, sampling: Sampling) -> Iterator[int]:
+    """The next token of each row's samples, in order."""
+    owners = [number for number, row in enumerate(rows) for _ in row.samples]
+    keys = torch.tensor([one.key for row in rows for one in row.samples], dtype=torch.int64)
+    steps = torch.tensor([len(row.written) for row in rows])[owners]
+    if len(owners) > len(rows):
+        logits = logits[torch.tensor(owners, device=logits.device)]
     try:
-        return sample(logits, sampling, uniforms(keys, steps))
+        return iter(sample(logits, sampling, uniforms(keys, steps)).tolist())
     except UnusableLogits as error:
-        one = rows[error.row]
+        row = rows[owners[error.row]]
+        number = min(one.number for one in row.samples)
         raise GenerationError(
-            f"request {one.number}: {error.what} after {len(one.ids)} sampled tokens, so "
+            f"request {number}: {error.what} after {len(row.written)} sampled tokens, so "
             "no token can be drawn; the model's weights or the filter are at fault"
         ) from error
+
+
+def _branches(number: int, row: _Row, drawn: Iterator[int]) -> list[tuple[int, _Row]]:
+    """The row with its samples' next tokens: itself, or several where they differ."""
+    by_token: dict[int, list[_Sample]] = {}
+    for one in row.samples:
+        by_token.setdefault(next(drawn), []).append(one)
+    return [
+        (number, _Row(row.request, [*row.written, token], samples)) for token, samples in by_token.items()
+    ]

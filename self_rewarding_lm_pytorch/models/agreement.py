@@ -34,10 +34,12 @@ def _agrees(policy: Policy, kind: type[Cache], prefix: Tokens) -> bool:
 
     def steps(cache: Cache) -> list[Tensor]:
         first = cache.add(prompts[:2], [2, 1], 4)
+        if cache.can_branch:
+            cache.keep(torch.tensor([0, 0, 1]), torch.ones(3, dtype=torch.int64))
         second = cache.extend(tokens[:3])
         joined = cache.add(prompts[2:], [1], 3)
         third = cache.extend(tokens[3:7])
-        cache.keep(torch.tensor([0, 2, 3]))
+        cache.keep(torch.tensor([0, 2, 3]), torch.ones(3, dtype=torch.int64))
         return [first, second, joined, third, cache.extend(tokens[7:10])]
 
     pairs = zip(steps(kind(policy, prefix)), steps(RecomputingCache(policy, prefix)), strict=True)

@@ -25,6 +25,7 @@ class Cache(ABC):
     """
 
     kind: ClassVar[str]  # how messages call it
+    can_branch: ClassVar[bool]  # whether rows may become several, at little cost
 
     def __init__(self, policy: Policy, prefix: Tokens = ()) -> None:
         self.policy = policy
@@ -32,9 +33,11 @@ class Cache(ABC):
 
     @abstractmethod
     def add(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> Tensor:
-        """Reads prompts (the prefix included); copies[i] rows of prompt i join behind the others.
+        """Reads prompts (the prefix included); their rows join behind the others.
 
-        Each row can take `room` more tokens. Returns the logits after each prompt, (len(prompts), V).
+        copies[i]: how many rows of prompt i there may be, each with room for `room` tokens. Where
+        the cache can branch there is one row at first, else as many as there may be. Returns the
+        logits after each prompt, (len(prompts), V).
         """
 
     @abstractmethod
@@ -42,8 +45,12 @@ class Cache(ABC):
         """Reads one more token in each row, int64 (rows,); returns the next logits, (rows, V)."""
 
     @abstractmethod
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows stay: ascending row numbers, int64 on the CPU."""
+    def keep(self, rows: Tensor, copies: Tensor) -> None:
+        """Only these rows stay; where the cache can branch, a row may be named several times.
+
+        rows: ascending row numbers; copies: how many rows each may still become, itself included.
+        Both int64 on the CPU.
+        """
 
     @property
     @abstractmethod
@@ -64,24 +71,26 @@ class RecomputingCache(Cache):
     """For any module: remembers the ids and runs the whole model for each new token."""
 
     kind = "reading everything again"
+    can_branch = True
 
     def __init__(self, policy: Policy, prefix: Tokens = ()) -> None:
         super().__init__(policy, prefix)
         self._ids = torch.zeros((0, 0), dtype=torch.int64, device=policy.device)
         self._lengths = torch.zeros(0, dtype=torch.int64, device=policy.device)
+        self._copies = 0  # rows there may be
         self._width = 0  # positions that a row of the widest cohort may come to
 
     def add(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> Tensor:
         device = self.policy.device
         parts = [right_padded(prompts[own]) for own in chunks(list(map(len, prompts)))]
         logits = [self._read(ids.to(device), lengths.to(device)) for ids, lengths in parts]
-        ids, lengths = right_padded(prompts)
-        self._width = max(self._width, ids.shape[1] + room)
-        rows = torch.arange(len(prompts)).repeat_interleave(torch.tensor(copies))
-        width = max(self._ids.shape[1], ids.shape[1])
-        both = [_widened(self._ids, width), _widened(ids[rows].to(device), width)]
-        self._ids = torch.cat(both)
-        self._lengths = torch.cat((self._lengths, lengths[rows].to(device)))
+        if any(copies):
+            ids, lengths = right_padded(prompts)
+            self._width = max(self._width, ids.shape[1] + room)
+            self._copies += sum(copies)
+            width = max(self._ids.shape[1], ids.shape[1])
+            self._ids = torch.cat([_widened(self._ids, width), _widened(ids.to(device), width)])
+            self._lengths = torch.cat((self._lengths, lengths.to(device)))
         return torch.cat(logits)
 
     def extend(self, tokens: Tensor) -> Tensor:
@@ -94,10 +103,11 @@ class RecomputingCache(Cache):
         features = self.policy.features(ids)
         return self.policy.head(features[torch.arange(len(ids), device=ids.device), lengths - 1])
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Tensor, copies: Tensor) -> None:
         rows = rows.to(self._ids.device)
         self._ids, self._lengths = self._ids[rows], self._lengths[rows]
         self._ids = self._ids[:, : int(self._lengths.max()) if len(rows) else 0]
+        self._copies = int(copies.sum())
         self._width = self._width if len(rows) else 0
 
     @property
@@ -106,11 +116,11 @@ class RecomputingCache(Cache):
 
     @property
     def positions(self) -> int:
-        return self.num_rows * self._width
+        return self._copies * self._width
 
     def cost(self, *, longest: int, num_prompts: int, num_rows: int, room: int) -> int:
         width = max(self._width, longest + room)
-        return (self.num_rows + num_rows) * width - self.positions
+        return (self._copies + num_rows) * width - self.positions
 
 
 def right_padded(rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
@@ -138,46 +148,6 @@ def by_cohort(rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
     bounds = torch.searchsorted(rows, ends)
     starts = ends - torch.tensor(counts)
     return [own - start for own, start in zip(rows.tensor_split(bounds[:-1]), starts, strict=True)]
-
-
-class Slots:
-    """Which of a batch's slots hold rows that are still under way.
-
-    Taking rows out of tensors costs a copy, so it waits until a quarter has ended.
-    """
-
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.count = count
-        self.live = torch.arange(count)  # slot of each row, ascending
-        self._device = device
-        self._on_device: Tensor | None = None  # None: every slot is live
-
-    def keep(self, rows: Tensor) -> Tensor | None:
-        """Only these rows stay; returns the slots to select now, or None while the copy can wait."""
-        self.live = self.live[rows]
-        if len(rows) > 0.75 * self.count:
-            self._on_device = self.live.to(self._device) if len(rows) < self.count else None
-            return None
-        selected = self.live.to(self._device)
-        self.count = len(rows)
-        self.live = torch.arange(self.count)
-        self._on_device = None
-        return selected
-
-    @property
-    def index(self) -> Tensor | None:
-        """Slot of each row on the device; None where rows and slots are the same."""
-        return self._on_device
-
-    def spread(self, rows: Tensor) -> Tensor:
-        """(rows, ...) -> (slots, ...), zeros where a row has ended."""
-        if self._on_device is None:
-            return rows
-        return rows.new_zeros((self.count, *rows.shape[1:])).index_copy_(0, self._on_device, rows)
-
-    def gather(self, slots: Tensor) -> Tensor:
-        """(slots, ...) -> (rows, ...)."""
-        return slots if self._on_device is None else slots[self._on_device]
 
 
 def _widened(ids: Tensor, width: int) -> Tensor:

@@ -39,16 +39,19 @@ class Fold:
     """Rows gathered by the segment they share."""
 
     def __init__(self, segments: Tensor, num_segments: int, device: torch.device) -> None:
-        """segments: int64 (n,) on the CPU, ascending: the segment of each row."""
+        """segments: int64 (n,) on the CPU, the segment of each row."""
         counts = torch.bincount(segments, minlength=num_segments)
         self.num_segments = num_segments
         self.width = int(counts.max())
-        self._from: Tensor | None = None  # None: the same number of rows in every segment
+        order = segments.argsort(stable=True)
+        rank = torch.arange(len(segments)) - (counts.cumsum(0) - counts)[segments[order]]
+        place = torch.empty_like(segments)
+        place[order] = segments[order] * self.width + rank
+        self._from: Tensor | None = None  # None: rows already stand where they are gathered
         self._to: Tensor | None = None
-        if int(counts.min()) < self.width:
-            first = counts.cumsum(0) - counts
-            place = segments * self.width + torch.arange(len(segments)) - first[segments]
-            gathered = torch.zeros(num_segments * self.width, dtype=torch.int64)
+        size = num_segments * self.width
+        if not torch.equal(place, torch.arange(size)):
+            gathered = torch.zeros(size, dtype=torch.int64)
             gathered[place] = torch.arange(len(segments))
             self._from, self._to = gathered.to(device), place.to(device)
 
@@ -73,17 +76,10 @@ class Fold:
 class Segments:
     """Keys and values of G runs of tokens, for every layer: (G, h, room, d)."""
 
-    def __init__(self, room: int, offsets: Tensor, lengths: Tensor | None = None) -> None:
-        """offsets: int64 (G,), the position of each segment's first token; lengths: int64 (G,), how many
-        of its places are used, None where they are equal. Both on the device."""
+    def __init__(self, count: int, room: int) -> None:
+        self.count = count
         self.room = room
-        self.offsets = offsets
-        self._lengths = lengths
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def count(self) -> int:
-        return len(self.offsets)
 
     def layer(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's store; keys and values (*, h, *, d) say what it has to hold."""
@@ -94,12 +90,28 @@ class Segments:
     def _store(self, like: Tensor) -> Tensor:
         return like.new_empty((self.count, like.shape[1], self.room, like.shape[3]))
 
-    def select(self, segments: Tensor) -> None:
-        """Only these stay; int64 on the device."""
-        for layer, (keys, values) in self._layers.items():
-            self._layers[layer] = keys[segments], values[segments]
-        self.offsets = self.offsets[segments]
-        self._lengths = None if self._lengths is None else self._lengths[segments]
+    def select(self, segments: Tensor, count: int) -> None:
+        """Only these stay, or are repeated, int64 on the device; room is made for `count` in all."""
+        self.count = count
+        for layer, old in self._layers.items():
+            new = self._store(old[0]), self._store(old[1])
+            for store, source in zip(new, old, strict=True):
+                torch.index_select(source, 0, segments, out=store[: len(segments)])
+            self._layers[layer] = new
+
+    def copy(self, sources: Tensor, targets: Tensor, filled: int) -> None:
+        """The first `filled` places of some segments also become those of others."""
+        for pair in self._layers.values():
+            for store in pair:
+                store[targets, :, :filled] = store[sources, :, :filled]
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Where segments stand: int64 (G,) on the device."""
+
+    offsets: Tensor  # the position of each one's first token
+    lengths: Tensor | None = None  # how many of its places are used; None: all that are looked at
 
     def bias(self, filled: int, positions: Tensor, window: int | None, shared: int) -> Tensor | None:
         """0 for those of the first `filled` keys that the rows see, very negative for the others.
@@ -108,7 +120,7 @@ class Segments:
         None where they see all.
         """
         columns = torch.arange(filled, device=self.offsets.device)
-        hidden = None if self._lengths is None else (columns >= self._lengths[:, None])[:, None, None]
+        hidden = None if self.lengths is None else (columns >= self.lengths[:, None])[:, None, None]
         if window is not None:
             distances = positions[:, :, None] - (self.offsets[:, None] + columns)[:, None]
             too_far = (distances >= window).repeat_interleave(shared, dim=1)[:, None]

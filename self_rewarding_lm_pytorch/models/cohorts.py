@@ -9,10 +9,50 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.models.caches import Cache, Slots, Tokens, by_cohort
+from self_rewarding_lm_pytorch.models.caches import Cache, Tokens, by_cohort
 
 if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.models.policy import Policy
+
+
+class Slots:
+    """Which of a batch's slots hold rows that are still under way.
+
+    Taking rows out of tensors costs a copy, so it waits until a quarter has ended.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.count = count
+        self.live = torch.arange(count)  # slot of each row, ascending
+        self._device = device
+        self._on_device: Tensor | None = None  # None: every slot is live
+
+    def keep(self, rows: Tensor) -> Tensor | None:
+        """Only these rows stay; returns the slots to select now, or None while the copy can wait."""
+        self.live = self.live[rows]
+        if len(rows) > 0.75 * self.count:
+            self._on_device = self.live.to(self._device) if len(rows) < self.count else None
+            return None
+        selected = self.live.to(self._device)
+        self.count = len(rows)
+        self.live = torch.arange(self.count)
+        self._on_device = None
+        return selected
+
+    @property
+    def index(self) -> Tensor | None:
+        """Slot of each row on the device; None where rows and slots are the same."""
+        return self._on_device
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """(rows, ...) -> (slots, ...), zeros where a row has ended."""
+        if self._on_device is None:
+            return rows
+        return rows.new_zeros((self.count, *rows.shape[1:])).index_copy_(0, self._on_device, rows)
+
+    def gather(self, slots: Tensor) -> Tensor:
+        """(slots, ...) -> (rows, ...)."""
+        return slots if self._on_device is None else slots[self._on_device]
 
 
 class Cohort(ABC):
@@ -29,6 +69,8 @@ class Cohort(ABC):
 
 class CohortCache(Cache):
     """One forward pass for each cohort at each step."""
+
+    can_branch = False
 
     def __init__(self, policy: Policy, prefix: Tokens = ()) -> None:
         super().__init__(policy, prefix)
@@ -53,7 +95,7 @@ class CohortCache(Cache):
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Tensor, copies: Tensor) -> None:
         parts = by_cohort(rows, [len(slots.live) for _, slots, _ in self._cohorts])
         alive = [(each, own) for each, own in zip(self._cohorts, parts, strict=True) if len(own)]
         for (cohort, slots, _), own in alive:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.models.caches import Cache, Slots, Tokens, by_cohort, chunks, right_padded
+from self_rewarding_lm_pytorch.models.caches import Cache, Tokens, by_cohort, chunks, right_padded
 from self_rewarding_lm_pytorch.models.cascade import (
     Fold,
     Part,
     Segments,
+    Span,
     Style,
     attend,
     joined,
@@ -39,13 +40,14 @@ class SharedCache(Cache):
     """Three levels of keys: the prefix of all rows, the prompt of a few, each row's own tokens."""
 
     kind = "shared prefixes"
+    can_branch = True
 
     def __init__(self, policy: Policy, prefix: Tokens = ()) -> None:
         super().__init__(policy, prefix)
         self._prefix: Segments | None = None
         self._cohorts: list[_Cohort] = []
         if self.prefix:
-            self._prefix = Segments(len(self.prefix), torch.zeros(1, dtype=torch.int64, device=policy.device))
+            self._prefix = Segments(1, len(self.prefix))
             ids, lengths = right_padded([self.prefix])
             self._forward(ids, lengths, 0, _Reading(None, self._prefix, slice(0, 1)))
 
@@ -58,7 +60,7 @@ class SharedCache(Cache):
         start = len(self.prefix)
         own = [prompt[start:] for prompt in prompts]
         lengths = torch.tensor([len(ids) for ids in own])
-        cohort = _Cohort(start, lengths, copies, room, self.policy.device) if any(copies) else None
+        cohort = _Cohort(start, lengths, sum(copies), room, self.policy.device) if any(copies) else None
         logits = []
         for part in chunks(lengths.tolist()):
             attention = _Reading(self._prefix, cohort.prompts if cohort is not None else None, part)
@@ -80,13 +82,13 @@ class SharedCache(Cache):
             cohort.length += 1
         return logits
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Tensor, copies: Tensor) -> None:
         parts = by_cohort(rows, [cohort.num_rows for cohort in self._cohorts])
-        alive = [(cohort, own) for cohort, own in zip(self._cohorts, parts, strict=True) if len(own)]
-        for cohort, own in alive:
-            if len(own) < cohort.num_rows:
-                cohort.keep(own)
-        self._cohorts = [cohort for cohort, _ in alive]
+        shares = copies.split([len(own) for own in parts])
+        alive = [each for each in zip(self._cohorts, parts, shares, strict=True) if len(each[1])]
+        for cohort, own, share in alive:
+            cohort.keep(own, int(share.sum()))
+        self._cohorts = [cohort for cohort, _, _ in alive]
 
     @property
     def num_rows(self) -> int:
@@ -101,21 +103,23 @@ class SharedCache(Cache):
 
 
 class _Cohort:
-    """Rows admitted together: their prompts, and as many own tokens in each."""
+    """Rows admitted together: their prompts, and as many own tokens in each.
 
-    def __init__(
-        self, start: int, lengths: Tensor, copies: Sequence[int], room: int, device: torch.device
-    ) -> None:
+    Each row's own tokens have a slot; room is made at once for all the rows there may be, which take
+    the lowest free slots as rows branch.
+    """
+
+    def __init__(self, start: int, lengths: Tensor, copies: int, room: int, device: torch.device) -> None:
         """start: position of the prompts' first token; lengths: of the prompts, int64 on the CPU."""
-        longest = int(lengths.max())
-        unequal = None if bool((lengths == longest).all()) else lengths.to(device)
-        self.prompts = Segments(longest, torch.full_like(lengths, start, device=device), unequal)
-        self.slots = Slots(sum(copies), device)
-        self._prompt = torch.arange(len(lengths)).repeat_interleave(torch.tensor(copies))  # of each row
-        self.tails = Segments(room, (start + lengths)[self._prompt].to(device))
+        self.prompts = Segments(len(lengths), int(lengths.max()))
+        self.tails = Segments(copies, room)
         self.length = 0  # own tokens so far
+        self._start = start
+        self._lengths = lengths
         self._device = device
-        self._fold()
+        self._prompt = torch.arange(len(lengths))  # of each row
+        self._slots = torch.arange(len(lengths))
+        self._settle()
 
     @property
     def num_rows(self) -> int:
@@ -123,29 +127,57 @@ class _Cohort:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Each row's next key and value, (rows, h, 1, d)."""
-        rows = slice(None) if self.slots.index is None else self.slots.index
         for store, new in zip(self.tails.layer(layer, keys, values), (keys, values), strict=True):
-            store[rows, :, self.length] = new[:, :, 0]
+            store[self._where, :, self.length] = new[:, :, 0]
 
-    def keep(self, rows: Tensor) -> None:
-        self._prompt = self._prompt[rows]
-        selected = self.slots.keep(rows)
-        if selected is not None:
-            self.tails.select(selected)
+    def keep(self, rows: Tensor, copies: int) -> None:
+        """rows: in ascending order, perhaps repeated; copies: how many there may still be."""
+        if copies == self.tails.count and torch.equal(rows, torch.arange(self.num_rows)):
+            return
+        self._prompt, slots = self._prompt[rows], self._slots[rows]
+        if min(len(rows), copies) <= 0.75 * self._used or copies <= 0.75 * self.tails.count:
+            # A quarter of what is looked at, or held, is no longer needed: worth a copy.
+            self.tails.select(slots.to(self._device), copies)
+            self._slots = torch.arange(len(rows))
             self._drop_prompts_without_rows()
-        self._fold()
+        else:
+            self._slots = self._branched(slots, rows)
+        self._settle()
+
+    def _branched(self, slots: Tensor, rows: Tensor) -> Tensor:
+        """The slots of rows of which some are repeated: their copies go to free ones."""
+        repeated = torch.zeros(len(rows), dtype=torch.bool)
+        repeated[1:] = rows[1:] == rows[:-1]
+        if bool(repeated.any()):
+            is_free = torch.ones(self.tails.count, dtype=torch.bool)
+            is_free[slots] = False
+            free = is_free.nonzero()[: int(repeated.sum()), 0]
+            if self.length:
+                sources = slots[repeated].to(self._device)
+                self.tails.copy(sources, free.to(self._device), self.length)
+            slots = slots.masked_scatter(repeated, free)
+        return slots
 
     def _drop_prompts_without_rows(self) -> None:
         used, renumbered = self._prompt.unique(return_inverse=True)
         if len(used) < self.prompts.count:
-            self.prompts.select(used.to(self._device))
+            self.prompts.select(used.to(self._device), len(used))
+            self._lengths = self._lengths[used]
             self._prompt = renumbered
 
-    def _fold(self) -> None:
-        self.prompt_fold = Fold(self._prompt, self.prompts.count, self._device)
-        self.tail_fold = Fold(self.slots.live, self.slots.count, self._device)
-        offsets = self.tails.offsets
-        self.offsets = offsets if self.slots.index is None else offsets[self.slots.index]  # of the rows
+    def _settle(self) -> None:
+        """What each step needs, worked out when rows change."""
+        device, lengths = self._device, self._lengths
+        self._used = int(self._slots.max()) + 1
+        is_in_order = torch.equal(self._slots, torch.arange(self.num_rows))
+        self._where = slice(0, self.num_rows) if is_in_order else self._slots.to(device)
+        self.prompt_fold = Fold(self._prompt, self.prompts.count, device)
+        self.tail_fold = Fold(self._slots, self._used, device)
+        self.offsets = (self._start + lengths)[self._prompt].to(device)  # first own position of each row
+        is_even = bool((lengths == self.prompts.room).all())
+        starts = torch.full_like(lengths, self._start, device=device)
+        self.prompt_span = Span(starts, None if is_even else lengths.to(device))
+        self.tail_span = Span(self.tail_fold.spread(self.offsets)[:, 0])
 
     @property
     def positions(self) -> int:
@@ -174,24 +206,27 @@ class _Reading:
 class _Level:
     """Segments as some rows see them in one step."""
 
-    def __init__(self, segments: Segments, fold: Fold, filled: int, rows: slice, positions: Tensor) -> None:
+    def __init__(
+        self, segments: Segments, span: Span, fold: Fold, filled: int, rows: slice, positions: Tensor
+    ) -> None:
         self._segments = segments
+        self._span = span
         self._fold = fold
         self._filled = filled
         self._rows = rows
-        self._positions = positions  # of all rows
+        self._positions = positions[rows]
         self._biases: dict[int | None, Tensor | None] = {}  # by window; the same in many layers
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, style: Style) -> Part:
         """queries: scaled, (rows of the step, h, g, d)."""
         if style.window not in self._biases:
-            places = self._fold.spread(self._positions[self._rows])
-            self._biases[style.window] = self._segments.bias(
-                self._filled, places, style.window, queries.shape[2]
-            )
-        store = self._segments.layer(layer, keys, values)
-        seen = store[0][:, :, : self._filled], store[1][:, :, : self._filled]
-        return attend(queries[self._rows], *seen, self._biases[style.window], style.softcap, self._fold)
+            places = self._fold.spread(self._positions)
+            self._biases[style.window] = self._span.bias(self._filled, places, style.window, queries.shape[2])
+        held_keys, held_values = (
+            x[: self._fold.num_segments, :, : self._filled] for x in self._segments.layer(layer, keys, values)
+        )
+        bias = self._biases[style.window]
+        return attend(queries[self._rows], held_keys, held_values, bias, style.softcap, self._fold)
 
 
 class _Step:
@@ -199,20 +234,24 @@ class _Step:
 
     def __init__(self, prefix: Segments | None, cohorts: Sequence[_Cohort], device: torch.device) -> None:
         self.positions = torch.cat([cohort.offsets + cohort.length for cohort in cohorts])
-        num_rows = len(self.positions)
         ends = list(accumulate(cohort.num_rows for cohort in cohorts))
-        self._cohorts = [
-            (cohort, slice(end - cohort.num_rows, end)) for cohort, end in zip(cohorts, ends, strict=True)
+        slices = [slice(end - cohort.num_rows, end) for cohort, end in zip(cohorts, ends, strict=True)]
+        self._cohorts = list(zip(cohorts, slices, strict=True))
+        self._levels = [
+            [
+                _Level(x.prompts, x.prompt_span, x.prompt_fold, x.prompts.room, rows, self.positions)
+                for x, rows in self._cohorts
+            ],
+            [
+                _Level(x.tails, x.tail_span, x.tail_fold, x.length + 1, rows, self.positions)
+                for x, rows in self._cohorts
+            ],
         ]
-        self._levels: list[list[_Level]] = [[], []]
-        for cohort, rows in self._cohorts:
-            room, filled = cohort.prompts.room, cohort.length + 1
-            self._levels[0].append(_Level(cohort.prompts, cohort.prompt_fold, room, rows, self.positions))
-            self._levels[1].append(_Level(cohort.tails, cohort.tail_fold, filled, rows, self.positions))
         if prefix is not None:
-            everyone = Fold(torch.zeros(num_rows, dtype=torch.int64), 1, device)
-            rows = slice(0, num_rows)
-            self._levels.append([_Level(prefix, everyone, prefix.room, rows, self.positions)])
+            zero, everyone = torch.zeros(1, dtype=torch.int64), slice(0, ends[-1])
+            fold = Fold(zero.expand(ends[-1]), 1, device)
+            span = Span(zero.to(device))
+            self._levels.append([_Level(prefix, span, fold, prefix.room, everyone, self.positions)])
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, style: Style) -> Tensor:
         num_rows, heads, _, size = keys.shape

@@ -35,7 +35,7 @@ def requests(new_tokens: int = 12) -> list[Request]:
     return [Request(ids, keys("request", i, count=1 + i % 3), new_tokens) for i, ids in enumerate(prompts)]
 
 
-def by_hand(policy: Policy, request: Request) -> list[Completion]:
+def by_hand(policy: Policy, request: Request, sampling: Sampling = SAMPLING) -> list[Completion]:
     """One sample at a time, the whole row read again for every token."""
     done = []
     for key in request.keys:
@@ -43,7 +43,7 @@ def by_hand(policy: Policy, request: Request) -> list[Completion]:
         while len(ids) < request.max_new_tokens and ids[-1:] != [EOS]:
             with torch.no_grad():
                 logits = whole_logits(policy, torch.tensor([[*request.ids, *ids]]))[:, -1]
-            ids.append(int(sample(logits, SAMPLING, uniforms(torch.tensor([key]), len(ids)))))
+            ids.append(int(sample(logits, sampling, uniforms(torch.tensor([key]), len(ids)))))
         done.append(Completion(tuple(ids), "eos" if ids[-1] == EOS else "length"))
     return done
 
@@ -142,7 +142,7 @@ def test_rows_that_ended_leave_the_batch() -> None:
 
 
 def test_the_token_budget_bounds_rows_times_positions() -> None:
-    asked = [Request(tuple(range(3 + i % 4)), keys(i, count=2), 10) for i in range(20)]
+    asked = [Request(tuple(range(i, i + 3 + i % 4)), keys(i, count=2), 10) for i in range(20)]
     shapes = counted(asked, budget=100).shapes
     assert max(rows * positions for rows, positions in shapes) <= 100
     assert max(rows for rows, _ in shapes) > 2, "several requests still share a batch"
@@ -156,6 +156,68 @@ def test_the_token_budget_also_bounds_a_request_with_many_samples() -> None:
 def test_a_prompt_is_read_once_for_all_its_samples() -> None:
     shapes = counted([Request((1, 2, 3), keys(1, count=8), 2)]).shapes
     assert shapes[0] == (1, 3)
+
+
+def test_samples_that_write_the_same_are_one_row_until_they_part() -> None:
+    """A table of two certain tokens, then an even choice: eight samples are one row, then two."""
+    certain, free = 60.0, 0.0
+    table = torch.full((4, 4), -60.0)
+    table[0, 1] = table[1, 2] = certain
+    table[2, 2:] = free
+    table[3, 3] = certain
+    policy = Counting(Table(table))
+    found = PolicyGenerator(policy, []).generate([Request((0,), keys(1, count=8), 6)], Sampling(1.0, None))
+    assert [rows for rows, _ in policy.shapes][:3] == [1, 1, 1]
+    assert len({completion.ids for completion in found[0]}) > 1
+    asked = [Request((0,), (key,), 6) for key in keys(1, count=8)]
+    alone = [PolicyGenerator(policy, []).generate([one], Sampling(1.0, None))[0][0] for one in asked]
+    assert found[0] == alone
+
+
+def test_requests_with_the_same_prompt_are_read_once() -> None:
+    asked = [Request((1, 2, 3), keys(i, count=2), 4) for i in range(5)]
+    assert counted(asked).shapes[0] == (1, 3)
+
+
+@pytest.mark.parametrize("budget", [130, 400, 10_000])
+@pytest.mark.parametrize("name", POLICIES)
+def test_samples_that_part_late_join_late_or_share_a_prefix_are_those_drawn_one_at_a_time(
+    name: str, budget: int
+) -> None:
+    policy = POLICIES[name]()
+    prefix = tuple(3 + i % 20 for i in range(25))
+    asked = [Request((*prefix, 5 + i % 3, i % 7), keys(i, count=4), 9 + i % 4) for i in range(9)]
+    sampling = Sampling(temperature=0.3)  # most samples of a prompt begin alike
+    found = PolicyGenerator(policy, [EOS], token_budget=budget).generate(asked, sampling)
+    assert len({completion.ids[0] for completion in found[0]}) < 4
+    for request, own in zip(asked, found, strict=True):
+        assert own == by_hand(policy, request, sampling)
+
+
+def test_waiting_requests_take_the_places_of_those_that_ended() -> None:
+    """One sample of twenty tokens and many of two: the short ones come and go beside the long one."""
+    asked = [
+        Request((9,), keys(0, count=1), 20),
+        *(Request((28 - i,), keys(i, count=1), 2) for i in range(18)),
+    ]
+    policy = counted(asked, budget=84)
+    assert max(rows * positions for rows, positions in policy.shapes) <= 84
+    batch_by_batch = 20 + 2 * math.ceil(18 / (84 // 21))
+    assert len(policy.shapes) < batch_by_batch
+
+
+def test_a_request_may_say_when_its_samples_stop() -> None:
+    asked = [Request((5,), keys(1, count=2), 9, stop=lambda ids: ids[-1] == 8), Request((5,), keys(2), 4)]
+    stopped, free = PolicyGenerator(policy_for(Successor()), [30]).generate(asked, Sampling())
+    assert stopped == [Completion((6, 7, 8), "stop")] * 2
+    assert {completion.finish_reason for completion in free} == {"length"}
+
+
+def test_an_end_of_sequence_is_an_end_even_where_the_sample_would_stop() -> None:
+    asked = [Request((5,), keys(1), 9, stop=lambda ids: ids[-1] == 8)]
+    assert (
+        PolicyGenerator(policy_for(Successor()), [8]).generate(asked, Sampling())[0][0].finish_reason == "eos"
+    )
 
 
 def test_progress_adds_up_to_samples_and_tokens() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.models.agreement import cache_agrees
-from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache, Slots, by_cohort, chunks
+from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache, by_cohort, chunks
+from self_rewarding_lm_pytorch.models.cohorts import Slots
 from self_rewarding_lm_pytorch.models.huggingface_caches import HuggingFaceOwnCache, HuggingFaceSharedCache
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -47,17 +48,26 @@ class Rows:
         self.ids: list[tuple[int, ...]] = []
 
     def add(self, prompts: list[tuple[int, ...]], copies: list[int], room: int) -> None:
+        """As many rows of each prompt as there may be."""
         self._compare(self.cache.add(prompts, copies, room), prompts)
-        self.ids += [prompt for prompt, times in zip(prompts, copies, strict=True) for _ in range(times)]
-        assert self.cache.num_rows == len(self.ids)
+        before = len(self.ids)
+        if self.cache.can_branch:
+            self.ids += prompts
+            own = [before + i for i, times in enumerate(copies) for _ in range(times)]
+            self.keep(*range(before), *own)
+        else:
+            self.ids += [prompt for prompt, times in zip(prompts, copies, strict=True) for _ in range(times)]
+        assert self.cache.num_rows == len(self.ids) == before + sum(copies)
 
     def extend(self, step: int) -> None:
         tokens = [(5 * row + 3 * step) % 31 for row in range(len(self.ids))]
         self.ids = [(*ids, token) for ids, token in zip(self.ids, tokens, strict=True)]
         self._compare(self.cache.extend(torch.tensor(tokens)), self.ids)
 
-    def keep(self, *rows: int) -> None:
-        self.cache.keep(torch.tensor(rows, dtype=torch.int64))
+    def keep(self, *rows: int, copies: list[int] | None = None) -> None:
+        """copies: how many each row may still become; one unless said otherwise."""
+        weights = copies if copies is not None else [1] * len(rows)
+        self.cache.keep(torch.tensor(rows, dtype=torch.int64), torch.tensor(weights, dtype=torch.int64))
         self.ids = [self.ids[row] for row in rows]
 
     def _compare(self, logits: Tensor, rows: list[tuple[int, ...]]) -> None:
@@ -97,6 +107,28 @@ def test_cached_logits_are_those_of_a_full_forward(
 ) -> None:
     policy = FAMILIES[name](dtype=dtype)
     live_through(policy, policy.cache_kind, prefix)
+
+
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
+@pytest.mark.parametrize("name", ["hugging face llama", "hugging face gemma2", "plain"])
+def test_rows_that_branch_late_go_on_as_rows_of_their_own(name: str, prefix: tuple[int, ...]) -> None:
+    policy = FAMILIES[name]()
+    with policy.evaluating():
+        rows = Rows(policy, policy.cache_kind, prefix)
+        rows.cache.add([(*prefix, *prompt) for prompt in PROMPTS[:3]], [3, 3, 2], 14)
+        rows.ids = [(*prefix, *prompt) for prompt in PROMPTS[:3]]
+        rows.extend(0)
+        rows.keep(0, 0, 1, 2, copies=[1, 2, 3, 2])  # into free slots
+        rows.extend(1)
+        rows.keep(0, 1, 1, 2, 2, 3, copies=[1, 1, 1, 1, 2, 2])
+        rows.extend(2)
+        rows.add([(*prefix, *PROMPTS[3])], [2], 6)
+        rows.extend(3)
+        rows.keep(1, 3, 4, 4, 5, 5, 7, copies=[1] * 7)  # some end as others branch
+        rows.extend(4)
+        rows.keep(3, 4)
+        for step in range(5, 9):
+            rows.extend(step)
 
 
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
@@ -190,14 +222,15 @@ def test_shared_prompts_hold_memory_once() -> None:
         prompts = [(*PREFIX, *prompt) for prompt in PROMPTS[:2]]
         for cache in (shared, own):
             cache.add(prompts, [3, 3], 10)
+            cache.keep(torch.arange(2), torch.tensor([3, 3]))
     sizes = {"longest": 12, "num_prompts": 2, "num_rows": 6, "room": 10}
     assert shared.positions == 5 + 2 * 7 + 6 * 10
     assert shared.cost(**sizes) == shared.positions - 5
     assert own.cost(**sizes) == 6 * (12 + 10)
 
 
-def test_prompts_are_read_some_thousand_tokens_at_a_time() -> None:
-    lengths = [1500, 600, 500, 400, 3000, 10]
+def test_prompts_are_read_about_a_thousand_tokens_at_a_time() -> None:
+    lengths = [1500, 300, 250, 200, 3000, 10]
     assert chunks(lengths) == [slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 6)]
     assert chunks([]) == []
     assert chunks([5000]) == [slice(0, 1)]
