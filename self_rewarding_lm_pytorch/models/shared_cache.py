@@ -146,15 +146,15 @@ class _Cohort:
 
     def _branched(self, slots: Tensor, rows: Tensor) -> Tensor:
         """The slots of rows of which some are repeated: their copies go to free ones."""
+        if not self.length:
+            return torch.arange(len(rows))  # nothing is in them yet
         repeated = torch.zeros(len(rows), dtype=torch.bool)
         repeated[1:] = rows[1:] == rows[:-1]
         if bool(repeated.any()):
             is_free = torch.ones(self.tails.count, dtype=torch.bool)
             is_free[slots] = False
             free = is_free.nonzero()[: int(repeated.sum()), 0]
-            if self.length:
-                sources = slots[repeated].to(self._device)
-                self.tails.copy(sources, free.to(self._device), self.length)
+            self.tails.copy(slots[repeated].to(self._device), free.to(self._device), self.length)
             slots = slots.masked_scatter(repeated, free)
         return slots
 
