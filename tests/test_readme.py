@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +28,13 @@ def test_the_readme_shows_the_two_commands_and_they_exist_in_the_makefile():
     for command in ("demo", "test"):
         assert f"make {command}" in README
         assert re.search(rf"^{command}: ", makefile, re.MULTILINE)
+
+
+def test_every_judge_the_readme_shows_is_one_a_plan_may_name():
+    shown = re.findall(r"^judge: .*$", README, re.MULTILINE)
+    assert len(shown) >= 3
+    for line in shown:
+        JudgeSettings.model_validate(yaml.safe_load(line)["judge"])
 
 
 def test_every_file_the_readme_links_to_exists():
