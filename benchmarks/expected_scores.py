@@ -49,8 +49,8 @@ def main() -> None:
         print(
             f"{folder.name}: Spearman with the truth {rank(sampled, labels):.3f} sampled, "
             f"{rank(expected, labels):.3f} expected; with each other {rank(sampled, expected):.3f}; "
-            f"distinct scores {len(set(sampled))} and {len(set(expected))}; "
-            f"seconds {votes_seconds:.2f} and {expected_seconds:.2f} ({votes_seconds / expected_seconds:.1f}x)"
+            f"distinct scores {len(set(sampled))} and {len(set(expected))}; seconds {votes_seconds:.2f} "
+            f"and {expected_seconds:.2f} ({votes_seconds / expected_seconds:.1f}x)"
         )
 
 

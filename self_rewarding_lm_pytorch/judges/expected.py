@@ -42,7 +42,7 @@ class ExpectedScoreJudge:
         *,
         context: int | None,
         use_cache: bool = True,
-        batch_size: int = 32,
+        batch_size: int = 128,
     ) -> None:
         self._policy = policy
         self._codec = codec
