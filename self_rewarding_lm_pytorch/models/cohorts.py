@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.models.policy import Policy
 
 
+CPU_ROWS = 64
+"""Rows of a batch on a CPU: more gain nothing, and their keys no longer fit what the CPU keeps at hand."""
+
+
 class Slots:
     """Which of a batch's slots hold rows that are still under way.
 
@@ -81,11 +85,26 @@ class CohortCache(Cache):
         """Reads the prompts; returns the logits after each, and a cohort with copies[i] slots of prompt i."""
 
     def add(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> Tensor:
-        logits, cohort = self.start(prompts, copies, room)
-        if any(copies):
-            width = max(map(len, prompts)) + room
-            self._cohorts.append((cohort, Slots(sum(copies), self.policy.device), width))
-        return logits
+        parts = []
+        for own in self._batches(copies):
+            logits, cohort = self.start(prompts[own], copies[own], room)
+            parts.append(logits)
+            if any(copies[own]):
+                width = max(map(len, prompts[own])) + room
+                self._cohorts.append((cohort, Slots(sum(copies[own]), self.policy.device), width))
+        return torch.cat(parts)
+
+    def _batches(self, copies: Sequence[int]) -> list[slice]:
+        """Neighbouring prompts that make a cohort: all, but on a CPU only some rows."""
+        if self.policy.device.type != "cpu":
+            return [slice(0, len(copies))]
+        found, start, rows = [], 0, 0
+        for place, own in enumerate(copies):
+            if place > start and rows + own > CPU_ROWS:
+                found.append(slice(start, place))
+                start, rows = place, 0
+            rows += own
+        return [*found, slice(start, len(copies))]
 
     def extend(self, tokens: Tensor) -> Tensor:
         parts = tokens.split([len(slots.live) for _, slots, _ in self._cohorts])
