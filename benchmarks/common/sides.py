@@ -23,7 +23,8 @@ _ENTROPY_ROWS = 8  # sequences on which the entropy is measured
 def ours(work: str, small: bool, model: str = "llama") -> dict[str, Any]:
     """This package's engine, every prompt in one call; also measures the floor."""
     from self_rewarding_lm_pytorch.generation.filters import top_p
-    from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator, Request
+    from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
+    from self_rewarding_lm_pytorch.generation.requests import Request
     from self_rewarding_lm_pytorch.generation.sampling import Sampling
     from self_rewarding_lm_pytorch.models.load import policy_for
     from self_rewarding_lm_pytorch.seeds import address

@@ -6,58 +6,22 @@ Knows token ids only. What is drawn depends on each request's key and nothing el
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import GenerationError
+from self_rewarding_lm_pytorch.generation.requests import Completion, OnProgress, Request
+from self_rewarding_lm_pytorch.generation.rows import Row, Work, apart
 from self_rewarding_lm_pytorch.generation.sampling import Sampling, UnusableLogits, sample
 from self_rewarding_lm_pytorch.models.caches import Cache
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.records import FinishReason
 from self_rewarding_lm_pytorch.seeds import uniforms
 
 DEFAULT_TOKEN_BUDGET = 65_536
 SHORTEST_PREFIX = 16
 """A shorter beginning of all prompts is not worth a level of attention of its own."""
-
-StopRule = Callable[[Sequence[int]], bool]
-"""Asked after each token with the sample's tokens so far; True ends the sample."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Samples wanted after one prompt."""
-
-    ids: tuple[int, ...]  # the prompt, at least one token
-    keys: tuple[int, ...]  # one sample for each key
-    max_new_tokens: int
-    stop: StopRule | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One sample: its tokens (the end-of-sequence token included) and why it ended."""
-
-    ids: tuple[int, ...]
-    finish_reason: FinishReason
-
-
-OnProgress = Callable[[int, int], None]
-"""Called with (completions finished, tokens sampled) since the last call."""
-
-
-class Generator(Protocol):
-    """Whatever can continue token ids; it need not be this process's model."""
-
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, *, on_progress: OnProgress | None = None
-    ) -> list[list[Completion]]:
-        """For each request, in order, a completion for each of its keys."""
-        ...
 
 
 class PolicyGenerator:
@@ -84,7 +48,7 @@ class PolicyGenerator:
         self, requests: Sequence[Request], sampling: Sampling, *, on_progress: OnProgress | None = None
     ) -> list[list[Completion]]:
         self._check(requests)
-        work = _Work(requests)
+        work = Work(requests)
         # The longest first: what joins later is shorter, and the prompts of a cohort are of a length.
         waiting = deque(sorted(self._parts(work.rows), key=lambda row: -len(row.request.ids)))
         with self._policy.evaluating():
@@ -114,33 +78,33 @@ class PolicyGenerator:
                     f"budget of {self._token_budget}; raise the budget or lower max_new_tokens"
                 )
 
-    def _parts(self, rows: Iterable[_Row]) -> Iterator[_Row]:
+    def _parts(self, rows: Iterable[Row]) -> Iterator[Row]:
         """A request's samples together, or apart where their positions would pass the budget."""
         for row in rows:
             width = max(1, self._token_budget // (len(row.request.ids) + row.request.max_new_tokens))
             for start in range(0, len(row.samples), width):
-                yield _Row(row.request, [], row.samples[start : start + width])
+                yield Row(row.request, [], row.samples[start : start + width])
 
     def _run(
         self,
-        waiting: deque[_Row],
+        waiting: deque[Row],
         cache: Cache,
         sampling: Sampling,
-        work: _Work,
+        work: Work,
         on_progress: OnProgress | None,
     ) -> None:
-        rows: list[_Row] = []  # under way, in the cache's order
+        rows: list[Row] = []  # under way, in the cache's order
         tokens = torch.empty(0, dtype=torch.int64)
         while waiting or rows:
             logits = [cache.extend(tokens.to(self._policy.device))] if rows else []
             if cohort := self._admit(waiting, cache):
-                rows = [*rows, *(cohort if cache.can_branch else _apart(cohort))]
+                rows = [*rows, *(cohort if cache.can_branch else apart(cohort))]
                 logits.append(_read(cohort, cache))
             drawn = _draw(rows, torch.cat(logits) if len(logits) > 1 else logits[0], sampling)
-            branches = [branch for number, row in enumerate(rows) for branch in _branches(number, row, drawn)]
-            going = [each for each in branches if not work.end(each[1], self._eos_ids)]
+            parted = [(number, part) for number, row in enumerate(rows) for part in row.continued(drawn)]
+            going = [each for each in parted if not work.end(each[1], self._eos_ids)]
             if on_progress is not None:
-                num_drawn, num_going = (sum(len(row.samples) for _, row in x) for x in (branches, going))
+                num_drawn, num_going = (sum(len(row.samples) for _, row in x) for x in (parted, going))
                 on_progress(num_drawn - num_going, num_drawn)
             parents = [number for number, _ in going]
             is_same = parents == [*range(len(rows))]
@@ -150,13 +114,13 @@ class PolicyGenerator:
                 copies = torch.tensor([len(row.samples) for row in rows], dtype=torch.int64)
                 cache.keep(torch.tensor(parents, dtype=torch.int64), copies)
 
-    def _admit(self, waiting: deque[_Row], cache: Cache) -> list[_Row]:
+    def _admit(self, waiting: deque[Row], cache: Cache) -> list[Row]:
         """The next to join, once a quarter of the budget is free: as many as it holds."""
         free = self._token_budget - cache.positions
         if not waiting or (cache.num_rows and free < self._token_budget / 4):
             return []
         longest, num_rows, room = len(waiting[0].request.ids), 0, 0
-        cohort: list[_Row] = []
+        cohort: list[Row] = []
         while waiting:
             room = max(room, waiting[0].request.max_new_tokens)
             num_rows += len(waiting[0].samples)
@@ -171,56 +135,6 @@ class PolicyGenerator:
         return self._policy.max_length is None or positions <= self._policy.max_length
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
-    """Where a sample belongs, and where its random numbers come from."""
-
-    number: int  # of its request in the call
-    place: int  # among the request's samples
-    key: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Row:
-    """Samples that have written the same so far behind the same prompt: one row until they part."""
-
-    request: Request
-    written: list[int]
-    samples: list[_Sample]
-
-
-class _Work:
-    """The samples of a call, and what became of them."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.completions: list[list[Completion]] = [[_UNFINISHED] * len(x.keys) for x in requests]
-        alike: dict[tuple[object, ...], _Row] = {}
-        for number, request in enumerate(requests):
-            same = (request.ids, request.max_new_tokens, request.stop)
-            row = alike.setdefault(same, _Row(request, [], []))
-            row.samples.extend(_Sample(number, place, key) for place, key in enumerate(request.keys))
-        self.rows = alike.values()
-
-    def end(self, row: _Row, eos_ids: frozenset[int]) -> bool:
-        """Whether the row's last token ended it; then its samples are complete."""
-        reason: FinishReason
-        if row.written[-1] in eos_ids:
-            reason = "eos"
-        elif row.request.stop is not None and row.request.stop(row.written):
-            reason = "stop"
-        elif len(row.written) >= row.request.max_new_tokens:
-            reason = "length"
-        else:
-            return False
-        completion = Completion(tuple(row.written), reason)
-        for one in row.samples:
-            self.completions[one.number][one.place] = completion
-        return True
-
-
-_UNFINISHED = Completion((), "length")
-
-
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """What all prompts begin with, at least one token of each left over; empty if not worth sharing."""
     if len(prompts) < 2:
@@ -231,7 +145,7 @@ def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return low[:length] if length >= SHORTEST_PREFIX else ()
 
 
-def _read(cohort: list[_Row], cache: Cache) -> Tensor:
+def _read(cohort: list[Row], cache: Cache) -> Tensor:
     """Adds a cohort to the cache; the logits of each of its rows."""
     requests = [row.request for row in cohort]
     copies = [len(row.samples) for row in cohort]
@@ -243,12 +157,7 @@ def _read(cohort: list[_Row], cache: Cache) -> Tensor:
     return logits.repeat_interleave(torch.tensor(copies, device=logits.device), dim=0)
 
 
-def _apart(rows: list[_Row]) -> list[_Row]:
-    """Each sample as a row of its own."""
-    return [_Row(row.request, row.written, [one]) for row in rows for one in row.samples]
-
-
-def _draw(rows: list[_Row], logits: Tensor, sampling: Sampling) -> Iterator[int]:
+def _draw(rows: list[Row], logits: Tensor, sampling: Sampling) -> Iterator[int]:
     """The next token of each row's samples, in order."""
     owners = [number for number, row in enumerate(rows) for _ in row.samples]
     keys = torch.tensor([one.key for row in rows for one in row.samples], dtype=torch.int64)
@@ -264,13 +173,3 @@ def _draw(rows: list[_Row], logits: Tensor, sampling: Sampling) -> Iterator[int]
             f"request {number}: {error.what} after {len(row.written)} sampled tokens, so "
             "no token can be drawn; the model's weights or the filter are at fault"
         ) from error
-
-
-def _branches(number: int, row: _Row, drawn: Iterator[int]) -> list[tuple[int, _Row]]:
-    """The row with its samples' next tokens: itself, or several where they differ."""
-    by_token: dict[int, list[_Sample]] = {}
-    for one in row.samples:
-        by_token.setdefault(next(drawn), []).append(one)
-    return [
-        (number, _Row(row.request, [*row.written, token], samples)) for token, samples in by_token.items()
-    ]

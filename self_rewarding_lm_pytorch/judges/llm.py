@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from self_rewarding_lm_pytorch.generation.generator import Completion, Generator, Request, StopRule
+from self_rewarding_lm_pytorch.generation.requests import Completion, Generator, Request, StopRule
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.judges.base import OnProgress, judgment_of, too_long
 from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer

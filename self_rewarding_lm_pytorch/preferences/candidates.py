@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from self_rewarding_lm_pytorch.generation.generator import Generator, OnProgress, Request
+from self_rewarding_lm_pytorch.generation.requests import Generator, OnProgress, Request
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.records import Candidate, Prompt
 from self_rewarding_lm_pytorch.seeds import address

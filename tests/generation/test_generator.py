@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.errors import GenerationError
-from self_rewarding_lm_pytorch.generation.generator import Completion, PolicyGenerator, Request
+from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
+from self_rewarding_lm_pytorch.generation.requests import Completion, Request
 from self_rewarding_lm_pytorch.generation.sampling import Sampling, sample
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.plain import PlainPolicy
