@@ -36,4 +36,4 @@ bench: setup  ## The speed benchmarks, against peers; writes benchmarks/results.
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:  ## Remove the environment and what runs and tests wrote
-	rm -rf .venv runs checkpoints spin-checkpoints build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv runs checkpoints spin-checkpoints build dist benchmarks/.published *.egg-info .pytest_cache .ruff_cache .mypy_cache

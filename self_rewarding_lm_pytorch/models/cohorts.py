@@ -43,11 +43,6 @@ class Slots:
         self._on_device = None
         return selected
 
-    @property
-    def index(self) -> Tensor | None:
-        """Slot of each row on the device; None where rows and slots are the same."""
-        return self._on_device
-
     def spread(self, rows: Tensor) -> Tensor:
         """(rows, ...) -> (slots, ...), zeros where a row has ended."""
         if self._on_device is None:
