@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.generation.generator import shared_prefix
 from self_rewarding_lm_pytorch.models.caches import Cache
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.prefixes import reading_order, shared_prefix
 
 Tokens = tuple[int, ...]
 
@@ -35,10 +35,11 @@ def choice_probabilities(
     acts on the log-weights; 0 puts everything on the likeliest.
     """
     nodes = _inner_nodes(choices)
-    order = sorted(range(len(prefixes)), key=lambda i: -len(prefixes[i]))  # read with those of a length
+    prefix = shared_prefix(prefixes)
+    order = reading_order(prefixes, len(prefix))
     log_weights = torch.empty((len(prefixes), len(choices)), dtype=torch.float64, device=policy.device)
     with policy.evaluating():
-        cache = policy.new_cache(shared_prefix(prefixes), is_cached=use_cache)
+        cache = policy.new_cache(prefix, is_cached=use_cache)
         for start in range(0, len(order), ROWS_AT_ONCE):
             own = order[start : start + ROWS_AT_ONCE]
             logprobs = _node_logprobs(cache, [prefixes[i] for i in own], nodes)

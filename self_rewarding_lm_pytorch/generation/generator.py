@@ -17,11 +17,10 @@ from self_rewarding_lm_pytorch.generation.rows import Row, Work, apart
 from self_rewarding_lm_pytorch.generation.sampling import Sampling, UnusableLogits, sample
 from self_rewarding_lm_pytorch.models.caches import Cache
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.prefixes import reading_order, shared_prefix
 from self_rewarding_lm_pytorch.seeds import uniforms
 
 DEFAULT_TOKEN_BUDGET = 65_536
-SHORTEST_PREFIX = 16
-"""A shorter beginning of all prompts is not worth a level of attention of its own."""
 
 
 class PolicyGenerator:
@@ -49,10 +48,11 @@ class PolicyGenerator:
     ) -> list[list[Completion]]:
         self._check(requests)
         work = Work(requests)
-        # The longest first: what joins later is shorter, and the prompts of a cohort are of a length.
-        waiting = deque(sorted(self._parts(work.rows), key=lambda row: -len(row.request.ids)))
+        rows = list(self._parts(work.rows))
+        prompts = [row.request.ids for row in rows]
+        prefix = shared_prefix(prompts)
+        waiting = deque(rows[number] for number in reading_order(prompts, len(prefix)))
         with self._policy.evaluating():
-            prefix = shared_prefix([row.request.ids for row in waiting])
             cache = self._policy.new_cache(prefix, is_cached=self._use_cache)
             self._run(waiting, cache, sampling, work, on_progress)
         return work.completions
@@ -119,9 +119,10 @@ class PolicyGenerator:
         free = self._token_budget - cache.positions
         if not waiting or (cache.num_rows and free < self._token_budget / 4):
             return []
-        longest, num_rows, room = len(waiting[0].request.ids), 0, 0
+        longest, num_rows, room = 0, 0, 0
         cohort: list[Row] = []
         while waiting:
+            longest = max(longest, len(waiting[0].request.ids))
             room = max(room, waiting[0].request.max_new_tokens)
             num_rows += len(waiting[0].samples)
             cost = cache.cost(longest=longest, num_prompts=len(cohort) + 1, num_rows=num_rows, room=room)
@@ -133,16 +134,6 @@ class PolicyGenerator:
     def _is_within_context(self, positions: int) -> bool:
         """Rows that have ended may stay in a batch until its last step."""
         return self._policy.max_length is None or positions <= self._policy.max_length
-
-
-def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """What all prompts begin with, at least one token of each left over; empty if not worth sharing."""
-    if len(prompts) < 2:
-        return ()
-    low, high = min(prompts), max(prompts)
-    limit = min(len(prompt) for prompt in prompts) - 1
-    length = next((i for i in range(limit) if low[i] != high[i]), limit)
-    return low[:length] if length >= SHORTEST_PREFIX else ()
 
 
 def _read(cohort: list[Row], cache: Cache) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention over keys that rows share: a prefix of all, a prompt of some, the tokens of each.
+"""Attention over keys that rows share: a prefix of all, a beginning or a prompt of some, the tokens of each.
 
 Each level's keys are read once for all rows that share them, by folding those rows into one matrix
 product; the levels' partial softmaxes are merged exactly (Milakov and Gimelshein, 1805.02867).
@@ -9,7 +9,6 @@ of a segment, d a head's size.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +27,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Part:
-    """Attention over some of the keys: its sum is not yet divided by the softmax's denominator."""
+    """Attention over some of the keys, and how much weight these have beside others."""
 
-    weighted: Tensor  # (n, h, g, d)
-    peak: Tensor  # (n, h, g, 1): the largest score
-    total: Tensor  # (n, h, g, 1): sum of exp(score - peak)
+    output: Tensor  # (n, h, g, d): as if there were no other keys
+    log_total: Tensor  # (n, h, g, 1): logarithm of the softmax's denominator
+
+    def of(self, rows: slice) -> Part:
+        """Of some rows."""
+        return Part(self.output[rows], self.log_total[rows])
 
 
 class Fold:
@@ -139,61 +141,48 @@ def attend(
         scores = torch.tanh(scores / softcap) * softcap
     if bias is not None:
         scores.add_(bias)
-    peak = scores.amax(dim=-1, keepdim=True)
-    # What is under exp(-80) of the peak vanishes beside it; the exponential is slow for such numbers.
-    weights = scores.sub_(peak).clamp_(min=-80).exp_()
-    total = weights.sum(dim=-1, keepdim=True)
-    weighted = torch.matmul(weights.to(values.dtype), values)
-    return Part(fold.unfold(weighted), fold.unfold(peak), fold.unfold(total))
+    weights = scores.softmax(dim=-1)
+    # The largest weight is 1 / sum of exp(score - peak).
+    log_total = scores.amax(dim=-1, keepdim=True) - weights.amax(dim=-1, keepdim=True).log()
+    output = torch.matmul(weights.to(values.dtype), values)
+    return Part(fold.unfold(output), fold.unfold(log_total))
 
 
 def merged(parts: list[Part]) -> Tensor:
     """The attention over all parts' keys together: (n, h, g, d)."""
-    peak = functools.reduce(torch.maximum, (part.peak for part in parts))
-    shares = [(part.peak - peak).exp_() for part in parts]
-    weighted = torch.stack([share * part.weighted for share, part in zip(shares, parts, strict=True)])
-    total = torch.stack([share * part.total for share, part in zip(shares, parts, strict=True)])
-    return weighted.sum(0) / total.sum(0)
-
-
-def joined(parts: list[Part]) -> Part:
-    """The parts of several groups of rows as one."""
-    if len(parts) == 1:
-        return parts[0]
-    columns = ((part.weighted, part.peak, part.total) for part in parts)
-    return Part(*map(torch.cat, zip(*columns, strict=True)))
+    shares = torch.stack([part.log_total for part in parts]).softmax(dim=0)
+    return (shares * torch.stack([part.output for part in parts])).sum(dim=0)
 
 
 def sink(sinks: Tensor, like: Part) -> Part:
     """A learned score for each head, (h * g,), that takes weight and gives nothing."""
-    peak = sinks.view(1, *like.peak.shape[1:3], 1).to(like.peak).expand_as(like.peak)
-    return Part(torch.zeros_like(like.weighted), peak, torch.ones_like(peak))
+    log_total = sinks.view(1, *like.log_total.shape[1:3], 1).to(like.log_total).expand_as(like.log_total)
+    return Part(torch.zeros_like(like.output), log_total)
 
 
-def read_attention(queries: Tensor, keys: Tensor, values: Tensor, style: Style) -> Tensor:
-    """Causal attention of S new positions on W >= S keys that end with them. (B, h * g, S, d) each way."""
-    num_new, num_keys = queries.shape[2], keys.shape[2]
+def read_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, style: Style, seen: Tensor | None
+) -> Tensor:
+    """Attention of S new positions on K keys. queries (B, h * g, S, d), keys and values (B, h, K, d).
+
+    seen: which keys each position sees, bool (B or 1, 1, S, K); None: K is S, and each sees those
+    before it and itself.
+    """
     shared = queries.shape[1] // keys.shape[1]
     keys, values = (x.repeat_interleave(shared, dim=1) if shared > 1 else x for x in (keys, values))
-    is_plain = style.softcap is None and style.sinks is None
-    if is_plain and num_new == num_keys and (style.window is None or num_keys <= style.window):
+    if style.softcap is None and style.sinks is None:
         return torch.nn.functional.scaled_dot_product_attention(
-            queries, keys, values, is_causal=True, scale=style.scale
+            queries, keys, values, attn_mask=seen, is_causal=seen is None, scale=style.scale
         )
-    own = torch.arange(num_keys - num_new, num_keys, device=queries.device)[:, None]
-    distance = own - torch.arange(num_keys, device=queries.device)
-    seen = (distance >= 0) & (distance < (style.window or num_keys))
-    if is_plain:
-        return torch.nn.functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=seen, scale=style.scale
-        )
+    if seen is None:
+        seen = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=keys.device).tril()
     scores = torch.matmul(queries * style.scale, keys.transpose(-1, -2))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if style.softcap is not None:
         scores = torch.tanh(scores / style.softcap) * style.softcap
     scores = scores.masked_fill(~seen, -torch.inf)
     if style.sinks is not None:
-        column = style.sinks.view(1, -1, 1, 1).to(scores).expand(len(scores), -1, num_new, 1)
+        column = style.sinks.view(1, -1, 1, 1).to(scores).expand(len(scores), -1, scores.shape[2], 1)
         scores = torch.cat((scores, column), dim=-1)
-    weights = scores.softmax(dim=-1)[..., :num_keys]
+    weights = scores.softmax(dim=-1)[..., : keys.shape[2]]
     return torch.matmul(weights.to(values.dtype), values)

@@ -16,7 +16,8 @@ from self_rewarding_lm_pytorch.models.buffers import GrowingBuffer
 from self_rewarding_lm_pytorch.models.caches import Tokens
 from self_rewarding_lm_pytorch.models.cascade import Style
 from self_rewarding_lm_pytorch.models.cohorts import Cohort, CohortCache
-from self_rewarding_lm_pytorch.models.shared_cache import Attention, SharedCache
+from self_rewarding_lm_pytorch.models.shared_attention import Attention
+from self_rewarding_lm_pytorch.models.shared_cache import SharedCache
 
 if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.models.huggingface import HuggingFacePolicy

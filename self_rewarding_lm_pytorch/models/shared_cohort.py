@@ -1,30 +1,73 @@
-"""Rows of a shared cache that joined together: whose prompt each sees, and where its own tokens lie."""
+"""Rows of a shared cache that joined together: what each sees, and where its own tokens lie."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from self_rewarding_lm_pytorch.models.caches import Tokens
 from self_rewarding_lm_pytorch.models.cascade import Fold, Segments, Span
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Segments as the rows of a cohort see them."""
+
+    segments: Segments
+    span: Span
+    fold: Fold
+
+
+class Runs:
+    """Runs of tokens that rows share: prompts, or what several prompts begin with."""
+
+    def __init__(self, starts: Tensor, runs: Sequence[Tokens], device: torch.device) -> None:
+        """starts: position of each run's first token, int64 on the CPU."""
+        self.starts = starts
+        self.lengths = torch.tensor([len(run) for run in runs])
+        self.segments = Segments(len(runs), int(self.lengths.max()))
+        self._device = device
+
+    def keep_those_of(self, rows: Tensor) -> Tensor:
+        """Drops the runs that none of these has; returns the new number of each one's run."""
+        renumbered: Tensor
+        used, renumbered = rows.unique(return_inverse=True)
+        if len(used) == self.segments.count:
+            return rows
+        self.segments.select(used.to(self._device), len(used))
+        self.starts, self.lengths = self.starts[used], self.lengths[used]
+        return renumbered
+
+    @property
+    def span(self) -> Span:
+        is_even = bool((self.lengths == self.segments.room).all())
+        return Span(self.starts.to(self._device), None if is_even else self.lengths.to(self._device))
+
+    def level(self, rows: Tensor) -> Level:
+        """rows: the run of each."""
+        return Level(self.segments, self.span, Fold(rows, self.segments.count, self._device))
+
+
 class SharedCohort:
-    """Rows admitted together: their prompts, and as many own tokens in each.
+    """Rows admitted together: their prompts, what these begin with, and as many own tokens in each.
 
     Each row's own tokens have a slot; room is made at once for all the rows there may be, which take
     the lowest free slots as rows branch.
     """
 
-    def __init__(self, start: int, lengths: Tensor, copies: int, room: int, device: torch.device) -> None:
-        """start: position of the prompts' first token; lengths: of the prompts, int64 on the CPU."""
-        self.prompts = Segments(len(lengths), int(lengths.max()))
+    def __init__(self, stems: Runs | None, stem: Tensor, prompts: Runs, copies: int, room: int) -> None:
+        """stem: int64 on the CPU, the stem of each prompt."""
+        self.stems = stems
+        self.prompts = prompts
         self.tails = Segments(copies, room)
         self.length = 0  # own tokens so far
-        self._start = start
-        self._lengths = lengths
-        self._device = device
-        self._prompt = torch.arange(len(lengths))  # of each row
-        self._slots = torch.arange(len(lengths))
+        self._stem = stem
+        self._device = prompts.span.offsets.device
+        self._prompt = torch.arange(len(stem))  # of each row
+        self._slots = torch.arange(len(stem))
         self._settle()
 
     @property
@@ -45,7 +88,10 @@ class SharedCohort:
             # A quarter of what is looked at, or held, is no longer needed: worth a copy.
             self.tails.select(slots.to(self._device), copies)
             self._slots = torch.arange(len(rows))
-            self._drop_prompts_without_rows()
+            self._stem = self._stem[self._prompt.unique()]
+            self._prompt = self.prompts.keep_those_of(self._prompt)
+            if self.stems is not None:
+                self._stem = self.stems.keep_those_of(self._stem)
         else:
             self._slots = self._branched(slots, rows)
         self._settle()
@@ -64,27 +110,20 @@ class SharedCohort:
             slots = slots.masked_scatter(repeated, free)
         return slots
 
-    def _drop_prompts_without_rows(self) -> None:
-        used, renumbered = self._prompt.unique(return_inverse=True)
-        if len(used) < self.prompts.count:
-            self.prompts.select(used.to(self._device), len(used))
-            self._lengths = self._lengths[used]
-            self._prompt = renumbered
-
     def _settle(self) -> None:
         """What each step needs, worked out when rows change."""
-        device, lengths = self._device, self._lengths
         self._used = int(self._slots.max()) + 1
         is_in_order = torch.equal(self._slots, torch.arange(self.num_rows))
-        self._where = slice(0, self.num_rows) if is_in_order else self._slots.to(device)
-        self.prompt_fold = Fold(self._prompt, self.prompts.count, device)
-        self.tail_fold = Fold(self._slots, self._used, device)
-        self.offsets = (self._start + lengths)[self._prompt].to(device)  # first own position of each row
-        is_even = bool((lengths == self.prompts.room).all())
-        starts = torch.full_like(lengths, self._start, device=device)
-        self.prompt_span = Span(starts, None if is_even else lengths.to(device))
-        self.tail_span = Span(self.tail_fold.spread(self.offsets)[:, 0])
+        self._where = slice(0, self.num_rows) if is_in_order else self._slots.to(self._device)
+        ends = (self.prompts.starts + self.prompts.lengths)[self._prompt]
+        self.offsets = ends.to(self._device)  # first own position of each row
+        shared = [self.prompts.level(self._prompt)]
+        if self.stems is not None:
+            shared.append(self.stems.level(self._stem[self._prompt]))
+        fold = Fold(self._slots, self._used, self._device)
+        self.levels = [*shared, Level(self.tails, Span(fold.spread(self.offsets)[:, 0]), fold)]
 
     @property
     def positions(self) -> int:
-        return self.prompts.count * self.prompts.room + self.tails.count * self.tails.room
+        held = [self.prompts.segments, self.tails, *([self.stems.segments] if self.stems is not None else [])]
+        return sum(segments.count * segments.room for segments in held)

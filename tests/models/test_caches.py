@@ -131,6 +131,40 @@ def test_rows_that_branch_late_go_on_as_rows_of_their_own(name: str, prefix: tup
             rows.extend(step)
 
 
+STEMS = [tuple((5 * i + 3) % 31 for i in range(16)), tuple((7 * i + 1) % 31 for i in range(19))]
+KIN = [(*STEMS[0], 5), (*STEMS[0], 2, 8, 2, 9), (*STEMS[1], 9, 9), (*STEMS[1], 1), *PROMPTS[:1]]
+
+
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
+@pytest.mark.parametrize("name", [*HF_FAMILIES, "qwen3", "gemma3", "gpt_oss", "deepseek_v3"])
+def test_prompts_that_begin_alike_share_their_stem(name: str, prefix: tuple[int, ...]) -> None:
+    """Stems of two lengths beside a prompt without one; rows branch, and stems lose their last rows."""
+    policy = hugging_face(name) if name in HF_FAMILIES else other_hugging_face(name)
+    prompts = [(*prefix, *prompt) for prompt in KIN]
+    with policy.evaluating():
+        rows = Rows(policy, HuggingFaceSharedCache, prefix)
+        rows.add(prompts, [2, 1, 2, 2, 2], 10)
+        for step in range(5):  # past windows of 4
+            rows.extend(step)
+        rows.keep(0, 2, 3, 4, 5, 6, 7, 8)
+        rows.extend(5)
+        rows.add(prompts[1:4], [1, 2, 1], 6)
+        rows.extend(6)
+        rows.keep(0, 1, 6, 7, 8, 11)  # the second stem is left only in the later cohort
+        for step in range(7, 10):
+            rows.extend(step)
+
+
+def test_a_stem_is_read_and_held_once() -> None:
+    policy = hugging_face()
+    with policy.evaluating():
+        cache = HuggingFaceSharedCache(policy, ())
+        cache.add(KIN[2:4], [3, 3], 10)
+        assert cache.positions == 19 + 2 * 2 + 6 * 10
+        cache.add(KIN[4:], [2], 10)
+        assert cache.positions == 19 + 2 * 2 + 6 * 10 + 7 + 2 * 10
+
+
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
 @pytest.mark.parametrize("family", HF_FAMILIES)
 def test_so_are_those_of_a_hugging_face_models_own_cache(family: str, prefix: tuple[int, ...]) -> None:
