@@ -106,7 +106,7 @@ def test_training_knows_no_judge_and_no_generator() -> None:
     ("library", "places"),
     [
         ("transformers", {"models/huggingface.py", "models/huggingface_caches.py", "models/load.py"}),
-        ("x_transformers", {"models/x_transformers.py", "models/load.py"}),
+        ("x_transformers", {"models/x_transformers.py", "models/x_transformers_caches.py", "models/load.py"}),
     ],
 )
 def test_model_libraries_are_imported_in_their_files_alone(library: str, places: set[str]) -> None:

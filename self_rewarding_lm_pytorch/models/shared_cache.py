@@ -83,7 +83,9 @@ class SharedCache(Cache):
             padded, lengths = right_padded([ids[number] for number in order[part]])
             positions = (runs.starts[own, None] + torch.arange(padded.shape[1])).to(device)
             attention = Reading(positions, [each.of(own) for each in before], into, own.to(device))
-            logits.append(self.forward(padded.to(device), positions, (lengths - 1).to(device), attention))
+            last = (lengths - 1).to(device)
+            ends = positions.gather(1, last[:, None])  # padding may lie outside the model's context
+            logits.append(self.forward(padded.to(device), positions.clamp(max=ends), last, attention))
         return torch.cat(logits)[torch.tensor(order).argsort().to(device)]
 
     def extend(self, tokens: Tensor) -> Tensor:

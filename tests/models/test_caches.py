@@ -15,7 +15,10 @@ from self_rewarding_lm_pytorch.models.cohorts import Slots
 from self_rewarding_lm_pytorch.models.huggingface_caches import HuggingFaceOwnCache, HuggingFaceSharedCache
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.models.x_transformers import XTransformersCache
+from self_rewarding_lm_pytorch.models.x_transformers_caches import (
+    XTransformersOwnCache,
+    XTransformersSharedCache,
+)
 from tests.helpers import (
     HF_FAMILIES,
     X_FAMILIES,
@@ -132,17 +135,22 @@ def test_rows_that_branch_late_go_on_as_rows_of_their_own(name: str, prefix: tup
 
 
 STEMS = [tuple((5 * i + 3) % 31 for i in range(16)), tuple((7 * i + 1) % 31 for i in range(19))]
+STEMMED: dict[str, Callable[..., Policy]] = {
+    **{name: FAMILIES[name] for name in FAMILIES if name.startswith("hugging")},
+    **{name: partial(other_hugging_face, name) for name in ("qwen3", "gemma3", "gpt_oss", "deepseek_v3")},
+    **{f"x-transformers {name}": FAMILIES[f"x-transformers {name}"] for name in ("rotary", "absolute")},
+}
 KIN = [(*STEMS[0], 5), (*STEMS[0], 2, 8, 2, 9), (*STEMS[1], 9, 9), (*STEMS[1], 1), *PROMPTS[:1]]
 
 
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
-@pytest.mark.parametrize("name", [*HF_FAMILIES, "qwen3", "gemma3", "gpt_oss", "deepseek_v3"])
+@pytest.mark.parametrize("name", STEMMED)
 def test_prompts_that_begin_alike_share_their_stem(name: str, prefix: tuple[int, ...]) -> None:
     """Stems of two lengths beside a prompt without one; rows branch, and stems lose their last rows."""
-    policy = hugging_face(name) if name in HF_FAMILIES else other_hugging_face(name)
+    policy = STEMMED[name]()
     prompts = [(*prefix, *prompt) for prompt in KIN]
     with policy.evaluating():
-        rows = Rows(policy, HuggingFaceSharedCache, prefix)
+        rows = Rows(policy, policy.cache_kind, prefix)
         rows.add(prompts, [2, 1, 2, 2, 2], 10)
         for step in range(5):  # past windows of 4
             rows.extend(step)
@@ -152,6 +160,19 @@ def test_prompts_that_begin_alike_share_their_stem(name: str, prefix: tuple[int,
         rows.extend(6)
         rows.keep(0, 1, 6, 7, 8, 11)  # the second stem is left only in the later cohort
         for step in range(7, 10):
+            rows.extend(step)
+
+
+@pytest.mark.parametrize("name", ["hugging face gpt2", "x-transformers absolute"])
+def test_padding_beyond_the_context_does_no_harm(name: str) -> None:
+    """A short end behind a long stem is padded as the long end behind a short one: 40 + 30 of 64."""
+    policy = FAMILIES[name]()
+    long, short = tuple(i % 29 for i in range(40)), tuple(i % 23 for i in range(20))
+    prompts = [(*long, 1), (*long, 2), (*short, *long[5:35]), (*short, 9)]
+    with policy.evaluating():
+        rows = Rows(policy, policy.cache_kind, ())
+        rows.add(prompts, [1, 2, 1, 1], 5)
+        for step in range(5):
             rows.extend(step)
 
 
@@ -171,6 +192,56 @@ def test_so_are_those_of_a_hugging_face_models_own_cache(family: str, prefix: tu
     live_through(hugging_face(family, dtype=torch.float32), HuggingFaceOwnCache, prefix)
 
 
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["no prefix", "prefix"])
+@pytest.mark.parametrize("name", X_FAMILIES)
+def test_and_of_x_transformers_own_cache(name: str, prefix: tuple[int, ...]) -> None:
+    live_through(x_transformer(**X_FAMILIES[name]), XTransformersOwnCache, prefix)
+
+
+OTHER_X = {
+    "four heads to two": {"rotary_pos_emb": True, "heads": 4, "attn_kv_heads": 2},
+    "two heads to one": {"heads": 2, "attn_kv_heads": 1},
+    "normed queries": {"rotary_pos_emb": True, "attn_qk_norm": True},
+    "clamped scores": {"rotary_pos_emb": True, "attn_softclamp_logits": True},
+    "gates and value residuals": {
+        "rotary_pos_emb": True,
+        "attn_gate_values": True,
+        "add_value_residual": True,
+    },
+    "latent": {"rotary_pos_emb": True, "attn_use_latent_kv": True, "attn_dim_latent_kv": 8},
+    "flash": {"rotary_pos_emb": True, "attn_flash": True},
+    "repeated layers": {"rotary_pos_emb": True, "weight_tie_layers": True},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_X)
+def test_other_wrappers_share_prefixes_too(name: str) -> None:
+    policy = x_transformer(**OTHER_X[name])
+    assert policy.cache_kind is XTransformersSharedCache
+    live_through(policy, policy.cache_kind, PREFIX)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"attn_pre_talking_heads": True},
+        {"attn_sparse_topk": 1},
+        {"attn_max_attend_past": 4},
+        {"residual_attn": True},
+        {"rotary_xpos": True},
+        {"attn_num_mem_kv": 2},
+        {"attn_sigmoid": True},
+        {"attn_head_learned_sink": True},
+        {"attn_add_zero_kv": True},
+    ],
+    ids=lambda layers: next(iter(layers)),
+)
+def test_a_wrapper_with_attention_of_another_kind_does_not_share_prefixes(layers: dict[str, Any]) -> None:
+    policy = x_transformer(**layers)
+    assert policy.cache_kind is not XTransformersSharedCache
+    live_through(policy, policy.cache_kind)
+
+
 @pytest.mark.parametrize("name", ["hugging face llama", "x-transformers absolute", "plain"])
 def test_the_slow_path_is_right_for_every_model(name: str) -> None:
     live_through(FAMILIES[name](), RecomputingCache, PREFIX)
@@ -178,9 +249,12 @@ def test_the_slow_path_is_right_for_every_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_is_sampled_by_the_fastest_cache_that_is_right_for_it(name: str) -> None:
-    expected = {"hugging": HuggingFaceSharedCache, "x-transformers": XTransformersCache}
+    expected = {"hugging": HuggingFaceSharedCache, "x-transformers": XTransformersSharedCache}
+    kind = expected.get(name.split()[0], RecomputingCache)
+    if name in ("x-transformers alibi", "x-transformers relative bias"):
+        kind = XTransformersOwnCache
     for dtype in TYPES:
-        assert FAMILIES[name](dtype=dtype).cache_kind is expected.get(name.split()[0], RecomputingCache)
+        assert FAMILIES[name](dtype=dtype).cache_kind is kind
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma3", "gpt_oss", "deepseek_v3", "mixtral", "opt"])
@@ -207,7 +281,8 @@ def test_a_recurrent_hugging_face_model_is_sampled_by_reading_everything_again()
 def test_the_self_check_notices_a_model_whose_cache_is_wrong() -> None:
     """Shifted tokens look one position back, which a cache of keys and values does not remember."""
     policy = x_transformer(dtype=torch.float32, shift_tokens=1)
-    assert not cache_agrees(policy, XTransformersCache)
+    assert not cache_agrees(policy, XTransformersOwnCache)
+    assert not cache_agrees(policy, XTransformersSharedCache)
     assert policy.cache_kind is RecomputingCache
 
 
