@@ -17,6 +17,7 @@ from self_rewarding_lm_pytorch.generation.filters import NUM_KEPT, FilterFn, Num
 
 _WINDOWS = (64, 512)  # tokens looked at before the whole vocabulary is sorted
 _BLOCK = 64
+_CPU_ROWS = 32
 _BELOW_1 = 1 - 2**-53
 _UNSETTLED, _UNUSABLE = -1, -2  # in place of a token, so that one copy from the device tells all
 
@@ -112,10 +113,11 @@ def _draw_from_likeliest(
     temperature: float, num_kept: NumKept, window: int, logits: Tensor, uniforms: Tensor
 ) -> Tensor:
     """Draws where the kept tokens are surely among the `window` likeliest."""
-    scaled = _scaled(logits, temperature)
-    ordered, ids = scaled.topk(window, dim=-1)
+    # On a CPU a few rows at a time, as their vocabularies then stay in what it keeps at hand.
+    parts = logits.split(_CPU_ROWS) if logits.device.type == "cpu" else [logits]
+    columns = zip(*(_likeliest(part, temperature, window) for part in parts), strict=True)
+    ordered, ids, total = (torch.cat(column) for column in columns)
     peak = ordered[:, :1]
-    total = scaled.sub_(peak).exp_().sum(dim=-1, keepdim=True)  # of the whole vocabulary; NaN if unusable
     weights = (ordered.double() - peak).exp_()
     num = num_kept(weights / total)
     # Of tokens that equal the window's last, others may lie outside it.
@@ -125,6 +127,14 @@ def _draw_from_likeliest(
     place, _ = _first_past(weights.gather(-1, order) * kept, uniforms)
     token = ids.gather(-1, place[:, None])
     return token.where(settled, _UNSETTLED).where(total.isfinite(), _UNUSABLE)[:, 0]
+
+
+def _likeliest(logits: Tensor, temperature: float, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `window` largest scaled logits (B, window), their ids, and the sum over the whole vocabulary of
+    exp(scaled logit - largest), (B, 1), NaN if unusable."""
+    scaled = _scaled(logits, temperature)
+    ordered, ids = scaled.topk(window, dim=-1)
+    return ordered, ids, scaled.sub_(ordered[:, :1]).exp_().sum(dim=-1, keepdim=True)
 
 
 def _first_past(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:

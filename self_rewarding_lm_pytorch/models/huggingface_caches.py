@@ -40,15 +40,16 @@ class HuggingFaceSharedCache(SharedCache):
         if not getattr(policy.module, "_supports_attention_backend", False) or kinds - _KNOWN_LAYERS:
             raise NotImplementedError(f"{type(policy.module).__name__} computes its own attention")
         self._layer_types = getattr(config, "layer_types", None)
+        parts: list[Any] = [part for part in policy.module.modules() if hasattr(part, "config")]
+        self._configs = list({id(part.config): part.config for part in parts}.values())
         self._splits_head = policy.has_plain_head  # tried here, with the model's own attention
         super().__init__(policy, prefix)
 
     def forward(self, ids: Tensor, positions: Tensor, last: Tensor, attention: Attention) -> Tensor:
-        policy = self.policy
         windows: dict[int, int | None] = {}
         tokens = _attention.set(attention), _windows.set(windows)
         try:
-            with _our_attention(policy.module):
+            with _our_attention(self._configs):
                 logits = self._logits(ids, positions, last)
         finally:
             _attention.reset(tokens[0])
@@ -88,17 +89,15 @@ AttentionInterface.register(_OURS, _attend)
 
 
 @contextmanager
-def _our_attention(module: nn.Module) -> Iterator[None]:
-    """Every part of the model takes its attention from us for a while."""
-    parts: list[Any] = [part for part in module.modules() if hasattr(part, "config")]
-    configs = {id(part.config): part.config for part in parts}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    for config, _ in before:
+def _our_attention(configs: list[Any]) -> Iterator[None]:
+    """The parts with these configurations take their attention from us for a while."""
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
         config._attn_implementation = _OURS
     try:
         yield
     finally:
-        for config, name in before:
+        for config, name in zip(configs, before, strict=True):
             config._attn_implementation = name
 
 
