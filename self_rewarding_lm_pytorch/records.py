@@ -144,15 +144,45 @@ class SequenceBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ForkedBatch:
+    """Pairs with what both sides begin with once: a row is trunk, rest of chosen, rest of rejected.
+
+    The M targets of all B pairs are listed flat; sequence i is the chosen side of pair i, B + i the rejected.
+    """
+
+    ids: Tensor  # int64 (B, T), zeros behind the shorter rows
+    positions: Tensor  # int64 (B, T), of each token in its own sequence; 0 on padding
+    branches: Tensor  # int64 (B, T): 0 trunk, 1 chosen, 2 rejected, 3 padding
+    rows: Tensor  # int64 (M,)
+    sources: Tensor  # int64 (M,), column of the token before the target in its sequence
+    targets: Tensor  # int64 (M,), token ids
+    sequences: Tensor  # int64 (M,)
+
+    def to(self, device: torch.device) -> "ForkedBatch":
+        return ForkedBatch(
+            self.ids.to(device),
+            self.positions.to(device),
+            self.branches.to(device),
+            self.rows.to(device),
+            self.sources.to(device),
+            self.targets.to(device),
+            self.sequences.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PairBatch:
     """Chosen and rejected rows in the same order."""
 
     index: Tensor  # int64 (B,)
     chosen: SequenceBatch
     rejected: SequenceBatch
+    forked: ForkedBatch | None = None  # the same pairs, for models that can read them so
+    margin: Tensor | None = None  # float (B,), points by which the judge prefers chosen, where all are known
 
     def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(self.index, self.chosen.to(device), self.rejected.to(device))
+        forked = None if self.forked is None else self.forked.to(device)
+        return PairBatch(self.index, self.chosen.to(device), self.rejected.to(device), forked, self.margin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,3 +195,4 @@ class PairLogProbs:
     reference_rejected: Tensor
     chosen_lengths: Tensor  # number of target tokens
     rejected_lengths: Tensor
+    margin: Tensor | None = None  # the judge's score gap of each pair; None: not known for all of them

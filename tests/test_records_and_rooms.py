@@ -90,9 +90,9 @@ def test_a_room_imports_only_from_rows_above(path: Path) -> None:
     assert not below, f"{path.relative_to(PACKAGE)} imports from {below}, which stand below it"
 
 
-def test_losses_know_torch_records_and_the_registry_only() -> None:
+def test_losses_know_torch_records_errors_and_the_registry_only() -> None:
     for path in (PACKAGE / "losses").glob("*.py"):
-        assert own(imported(path)) <= {"losses", "records", "registry"}
+        assert own(imported(path)) <= {"losses", "records", "registry", "errors"}
         others = {name.split(".")[0] for name in imported(path)} - {NAME}
         assert others <= {"torch", "collections", "dataclasses", "typing", "__future__", "math"}
 

@@ -14,12 +14,16 @@ from common.children import Result, Side, alternate
 class Outcome:
     """entries: what --json prints. notes: what people should know besides."""
 
-    entries: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    entries: dict[str, dict[str, float | str | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, ours: float, peer: float, unit: str) -> None:
         numbers = {"ours": round(ours, 3), "peer": round(peer, 3), "ratio": round(ours / peer, 3)}
         self.entries[name] = {**numbers, "unit": unit}
+
+    def add_difference(self, name: str, value: float) -> None:
+        """How far the two sides are apart, relative to the peer."""
+        self.entries[name] = {"ours": value, "peer": 0.0, "ratio": None, "unit": "relative"}
 
     def merge(self, other: Outcome) -> None:
         self.entries |= other.entries
@@ -37,12 +41,12 @@ def compare(
     outcome = Outcome()
     outcome.add(name, speed(mine), speed(theirs), unit)
     if memory:
-        outcome.add(f"{name}_memory", _median(mine, "memory_mb"), _median(theirs, "memory_mb"), "MB")
+        outcome.add(f"{name}_memory", middle(mine, "memory_mb"), middle(theirs, "memory_mb"), "MB")
     outcome.notes.append(f"{name}: the peer is {peer.name}.")
     if "entropy" in mine[0]:
         outcome.notes.append(
-            f"{name}: mean next-token entropy {_median(mine, 'entropy'):.2f} nats in our samples, "
-            f"{_median(theirs, 'entropy'):.2f} in the peer's."
+            f"{name}: mean next-token entropy {middle(mine, 'entropy'):.2f} nats in our samples, "
+            f"{middle(theirs, 'entropy'):.2f} in the peer's."
         )
     if all("sampling_seconds" in side[0] for side in (mine, theirs)):
         outcome.merge(_without_sampling(name, unit, mine, theirs))
@@ -60,7 +64,8 @@ def speed(runs: list[Result]) -> float:
     return median(run["units"] / run["seconds"] for run in runs)
 
 
-def _median(runs: list[Result], key: str) -> float:
+def middle(runs: list[Result], key: str) -> float:
+    """The median of a number that every run gives."""
     return median(run[key] for run in runs)
 
 
@@ -74,17 +79,17 @@ def _without_sampling(name: str, unit: str, mine: list[Result], theirs: list[Res
     shares = [median(run["sampling_seconds"] / run["seconds"] for run in runs) for runs in (mine, theirs)]
     outcome.add(f"{name}_without_sampling", *rests, unit)
     outcome.notes.append(
-        f"{name}: sampling from logits takes {_median(mine, 'sampling_seconds'):.2f} of our "
-        f"{_median(mine, 'seconds'):.2f} s ({shares[0]:.0%}) and {_median(theirs, 'sampling_seconds'):.2f} "
-        f"of the peer's {_median(theirs, 'seconds'):.2f} s ({shares[1]:.0%}); "
+        f"{name}: sampling from logits takes {middle(mine, 'sampling_seconds'):.2f} of our "
+        f"{middle(mine, 'seconds'):.2f} s ({shares[0]:.0%}) and {middle(theirs, 'sampling_seconds'):.2f} "
+        f"of the peer's {middle(theirs, 'seconds'):.2f} s ({shares[1]:.0%}); "
         f"without it the ratio is {rests[0] / rests[1]:.2f}."
     )
     return outcome
 
 
 def _floor(name: str, mine: list[Result]) -> str:
-    floor, share = _median(mine, "floor_seconds"), median(r["floor_seconds"] / r["seconds"] for r in mine)
+    floor, share = middle(mine, "floor_seconds"), median(r["floor_seconds"] / r["seconds"] for r in mine)
     return (
-        f"{name}: the floor, its matrix products at this machine's {_median(mine, 'matmul_rate') / 1e9:.1f} "
-        f"GFLOP/s, is {floor:.2f} s, {share:.0%} of our {_median(mine, 'seconds'):.2f} s."
+        f"{name}: the floor, its matrix products at this machine's {middle(mine, 'matmul_rate') / 1e9:.1f} "
+        f"GFLOP/s, is {floor:.2f} s, {share:.0%} of our {middle(mine, 'seconds'):.2f} s."
     )

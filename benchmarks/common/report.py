@@ -41,7 +41,7 @@ def show(outcome: Outcome, as_json: bool) -> None:
 def lines(outcome: Outcome) -> list[str]:
     """A table in Markdown, then the notes."""
     rows = [
-        f"| {name} | {_number(e['ours'])} | {_number(e['peer'])} | {e['ratio']:.2f} | {e['unit']} |"
+        f"| {name} | {_number(e['ours'])} | {_number(e['peer'])} | {_number(e['ratio'], 2)} | {e['unit']} |"
         for name, e in outcome.entries.items()
     ]
     head = ["| work | ours | peer | ratio | unit |", "|---|---:|---:|---:|---|"]
@@ -101,5 +101,7 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _number(value: float | str) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+def _number(value: float | str | None, digits: int = 1) -> str:
+    if not isinstance(value, float):
+        return "-" if value is None else str(value)
+    return f"{value:,.{digits}f}" if value == 0 or abs(value) >= 0.1 else f"{value:.1e}"

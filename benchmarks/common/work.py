@@ -79,7 +79,7 @@ class Work:
 def generation(small: bool) -> Work:
     """W1: 32 prompts of 20 to 200 tokens, 4 candidates of 96 tokens each."""
     count, low, high, samples, new_tokens = (3, 4, 12, 2, 6) if small else (32, 20, 200, 4, 96)
-    draw = _Draw(sizes(small).vocabulary)
+    draw = Draw(sizes(small).vocabulary)
     return Work([draw.tokens(low, high) for _ in range(count)], samples, new_tokens, "tokens/s")
 
 
@@ -90,7 +90,7 @@ def judging(small: bool) -> Work:
     the template's end of 40, as in the package's own judge.
     """
     questions, answers, new_tokens = (2, 2, 5) if small else (32, 4, 48)
-    draw = _Draw(sizes(small).vocabulary)
+    draw = Draw(sizes(small).vocabulary)
     shrink = 10 if small else 1
     rubric, tail = draw.tokens(400 // shrink), draw.tokens(40 // shrink)
     prompts = []
@@ -104,13 +104,14 @@ def judging(small: bool) -> Work:
 WORKS = {"W1": generation, "W2": judging}
 
 
-class _Draw:
-    """Random tokens. Token 0 pads, so it is left out."""
+class Draw:
+    """Random tokens; those below `lowest`, which pads and ends, are left out."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, lowest: int = 1) -> None:
         self._random = random.Random(SEED)
         self._vocabulary = vocabulary
+        self._lowest = lowest
 
     def tokens(self, low: int, high: int | None = None) -> list[int]:
         length = self._random.randint(low, high or low)
-        return [self._random.randrange(1, self._vocabulary) for _ in range(length)]
+        return [self._random.randrange(self._lowest, self._vocabulary) for _ in range(length)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from self_rewarding_lm_pytorch.records import Example, PairBatch, PairExample, SequenceBatch
+from self_rewarding_lm_pytorch.records import Example, ForkedBatch, PairBatch, PairExample, SequenceBatch
 
 
 def collate(examples: Sequence[Example]) -> SequenceBatch:
@@ -19,13 +19,57 @@ def collate(examples: Sequence[Example]) -> SequenceBatch:
     return SequenceBatch(ids, is_target, lengths)
 
 
-def collate_pairs(pairs: Sequence[PairExample]) -> PairBatch:
-    """Pairs to two batches in the same order."""
+def collate_pairs(pairs: Sequence[PairExample], *, fork_width: int = 0) -> PairBatch:
+    """Pairs to two batches in the same order, and to one in which common beginnings stand once.
+
+    fork_width: the longest row that the model can read so; the last batch is left out if it is longer.
+    """
+    forked = collate_forked(pairs) if fork_width else None
+    margins = [pair.margin for pair in pairs if pair.margin is not None]
     return PairBatch(
         index=torch.tensor([pair.index for pair in pairs], dtype=torch.int64),
         chosen=collate([pair.chosen for pair in pairs]),
         rejected=collate([pair.rejected for pair in pairs]),
+        forked=forked if forked is not None and forked.ids.shape[1] <= fork_width else None,
+        margin=torch.tensor(margins) if len(margins) == len(pairs) else None,
     )
+
+
+def collate_forked(pairs: Sequence[PairExample]) -> ForkedBatch:
+    """Each pair as one row: what both sides begin with, the rest of chosen, the rest of rejected."""
+    trunks = [_trunk(pair) for pair in pairs]
+    lengths = [len(pair) - trunk for pair, trunk in zip(pairs, trunks, strict=True)]
+    shape = (len(pairs), max(lengths))
+    ids, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    branches = torch.full(shape, 3)
+    rows, sources, targets, sequences = [], [], [], []
+    for row, (pair, trunk, length) in enumerate(zip(pairs, trunks, lengths, strict=True)):
+        ids[row, :length] = torch.cat((pair.chosen.ids, pair.rejected.ids[trunk:]))
+        positions[row, :length] = torch.cat(
+            (torch.arange(len(pair.chosen)), torch.arange(trunk, len(pair.rejected)))
+        )
+        branches[row, :trunk] = 0
+        branches[row, trunk : len(pair.chosen)] = 1
+        branches[row, len(pair.chosen) : length] = 2
+        shift = len(pair.chosen) - trunk  # of the rejected side's own columns
+        for sequence, side, moved in ((row, pair.chosen, 0), (len(pairs) + row, pair.rejected, shift)):
+            places = side.is_target.nonzero()[:, 0]
+            before = places - 1
+            rows.append(torch.full_like(places, row))
+            sources.append(before + moved * (before >= trunk))
+            targets.append(side.ids[places])
+            sequences.append(torch.full_like(places, sequence))
+    flat = (torch.cat(parts) for parts in (rows, sources, targets, sequences))
+    return ForkedBatch(ids, positions, branches, *flat)
+
+
+def _trunk(pair: PairExample) -> int:
+    """How many tokens both sides begin with, none of them a target."""
+    chosen, rejected = pair.chosen, pair.rejected
+    width = min(len(chosen), len(rejected))
+    differ = chosen.ids[:width] != rejected.ids[:width]
+    ends = (differ | chosen.is_target[:width] | rejected.is_target[:width]).nonzero()
+    return int(ends[0]) if len(ends) else width
 
 
 def batch_from_padded(ids: torch.Tensor, mask: torch.Tensor, is_target: torch.Tensor) -> SequenceBatch:

@@ -1,16 +1,7 @@
 """Losses: pure functions of log-probs. They know no model, device, data set or logger."""
 
 from self_rewarding_lm_pytorch.losses.base import PreferenceLoss
-from self_rewarding_lm_pytorch.registry import Registry
+from self_rewarding_lm_pytorch.losses.mixes import preference_loss
+from self_rewarding_lm_pytorch.losses.table import PREFERENCE_LOSSES
 
-_HERE = "self_rewarding_lm_pytorch.losses.preference"
-
-PREFERENCE_LOSSES: Registry[PreferenceLoss] = Registry(
-    "preference loss",
-    {
-        "dpo": f"{_HERE}:DPO",
-        "ipo": f"{_HERE}:IPO",
-        "hinge": f"{_HERE}:HINGE",
-        "spin": f"{_HERE}:SPIN",
-    },
-)
+__all__ = ["PREFERENCE_LOSSES", "PreferenceLoss", "preference_loss"]

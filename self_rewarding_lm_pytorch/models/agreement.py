@@ -51,6 +51,24 @@ def _agrees(policy: Policy, kind: type[Cache], prefix: Tokens) -> bool:
     )
 
 
+def fork_agrees(policy: Policy) -> bool:
+    """Whether two continuations of a trunk in one row have the logits that they have in rows of their own."""
+    top = max(2, min(policy.vocab_size or 8, 97))
+    trunk, one, other = ([n * k % top for n in range(1, 5)] for k in (7, 5, 3))
+    sequences = torch.tensor([trunk + one, trunk + other], device=policy.device)
+    row = torch.tensor([trunk + one + other], device=policy.device)
+    positions = torch.tensor([[*range(8), *range(4, 8)]], device=policy.device)
+    branches = torch.tensor([[0] * 4 + [1] * 4 + [2] * 4], device=policy.device)
+    try:
+        with policy.evaluating():
+            forked = policy.head(policy.forked_features(row, positions, branches))[0]
+            apart = policy.logits(sequences)
+    except _REFUSALS:
+        return False
+    together = torch.cat((apart[0], apart[1, 4:])).float()
+    return torch.allclose(forked.float(), together, atol=_tolerance(forked), rtol=1e-2)
+
+
 def _tolerance(logits: Tensor) -> float:
     # Half precision differs by kernel; a wrong position scheme differs by far more than this.
     return 1e-3 if logits.dtype in (torch.float32, torch.float64) else 0.25

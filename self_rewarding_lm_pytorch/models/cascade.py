@@ -161,26 +161,38 @@ def sink(sinks: Tensor, like: Part) -> Part:
 
 
 def read_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, style: Style, seen: Tensor | None
+    queries: Tensor, keys: Tensor, values: Tensor, style: Style, bias: Tensor | None
 ) -> Tensor:
     """Attention of S new positions on K keys. queries (B, h * g, S, d), keys and values (B, h, K, d).
 
-    seen: which keys each position sees, bool (B or 1, 1, S, K); None: K is S, and each sees those
-    before it and itself.
+    bias: 0 for the keys that a position sees, else minus infinity, (B or 1, 1, S, K); None: K is S, and
+    each sees those before it and itself.
     """
     shared = queries.shape[1] // keys.shape[1]
-    keys, values = (x.repeat_interleave(shared, dim=1) if shared > 1 else x for x in (keys, values))
-    if style.softcap is None and style.sinks is None:
+    is_plain = style.softcap is None and style.sinks is None
+    # Where the kernel knows of shared heads, copies are spared; other devices have fewer such kernels.
+    is_grouped = is_plain and shared > 1 and queries.device.type == "cpu"
+    if shared > 1 and not is_grouped:
+        keys, values = (x.repeat_interleave(shared, dim=1) for x in (keys, values))
+    if is_plain:
+        mask = None if bias is None else bias.to(queries.dtype)
         return torch.nn.functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=seen, is_causal=seen is None, scale=style.scale
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=style.scale,
+            enable_gqa=is_grouped,
         )
-    if seen is None:
-        seen = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=keys.device).tril()
     scores = torch.matmul(queries * style.scale, keys.transpose(-1, -2))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if style.softcap is not None:
         scores = torch.tanh(scores / style.softcap) * style.softcap
-    scores = scores.masked_fill(~seen, -torch.inf)
+    if bias is None:
+        seen = torch.ones(scores.shape[2:], dtype=torch.bool, device=keys.device).tril()
+        bias = torch.zeros_like(seen, dtype=scores.dtype).masked_fill(~seen, -torch.inf)
+    scores += bias
     if style.sinks is not None:
         column = style.sinks.view(1, -1, 1, 1).to(scores).expand(len(scores), -1, scores.shape[2], 1)
         scores = torch.cat((scores, column), dim=-1)

@@ -15,6 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.models.caches import Cache
+from self_rewarding_lm_pytorch.models.forks import seen_from
 from self_rewarding_lm_pytorch.models.huggingface_caches import HuggingFaceOwnCache, HuggingFaceSharedCache
 from self_rewarding_lm_pytorch.models.policy import Policy
 
@@ -41,6 +42,35 @@ class HuggingFacePolicy(Policy):
             return hidden
         logits: Tensor = self.module(ids, use_cache=False).logits
         return logits
+
+    def forked_features(self, ids: Tensor, positions: Tensor, branches: Tensor) -> Tensor:
+        arguments: dict[str, Any] = {
+            "position_ids": positions,
+            "attention_mask": self._forked_mask(positions, branches),
+            "use_cache": False,
+        }
+        if self.has_plain_head:
+            hidden: Tensor = self.module.base_model(ids, **arguments).last_hidden_state
+            return hidden
+        logits: Tensor = self.module(ids, **arguments).logits
+        return logits
+
+    def _forked_mask(self, positions: Tensor, branches: Tensor) -> Any:
+        """transformers passes on a mask of four dimensions as it is; one for each kind of layer."""
+        config: Any = self.module.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if not kinds:
+            kinds = {"full_attention" if window is None else "sliding_attention"}
+        windows = {"full_attention": None, "sliding_attention": window}
+        if not self.takes_positions or kinds - set(windows):
+            raise NotImplementedError(f"rows that fork in {type(self.module).__name__}")
+        seen = {kind: seen_from(positions, branches, windows[kind]) for kind in kinds}
+        if config._attn_implementation == "eager":  # it adds the mask to the scores
+            seen = {kind: mask.logical_not() * torch.finfo(torch.float32).min for kind, mask in seen.items()}
+        elif config._attn_implementation != "sdpa":
+            raise NotImplementedError(f"a mask for {config._attn_implementation}")
+        return seen if len(seen) > 1 else seen.popitem()[1]
 
     def head(self, features: Tensor) -> Tensor:
         if self.has_plain_head:

@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.records import SequenceBatch
+from self_rewarding_lm_pytorch.records import ForkedBatch, PairBatch, SequenceBatch
 
-DEFAULT_CHUNK = 2048
-"""Targets whose logits are held at once, so that (B, T, V) never exists where the head is split."""
+LogProbs = Callable[[SequenceBatch | ForkedBatch], Tensor]
+"""Sum of the target log-probs of each sequence."""
+
+CHUNK_ELEMENTS = 2**24
+"""Logits held at once, so that (B, T, V) never exists where the head is split: 64 MiB in float32."""
 
 
 def target_logprobs(
-    policy: Policy, batch: SequenceBatch, *, chunk_size: int = DEFAULT_CHUNK
+    policy: Policy, batch: SequenceBatch | ForkedBatch, *, chunk_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of each target token given everything before it.
 
-    Returns (logprobs float32 (M,), rows int64 (M,)), in row-major order; M = batch.num_targets.
-    The log-softmax is at least float32, whatever the model computes in.
+    Returns (logprobs float32 (M,), sequences int64 (M,)), M the number of targets; the sequences are the
+    rows of a SequenceBatch, in row-major order, or those of a ForkedBatch. chunk_size: targets whose
+    logits are held at once. The log-softmax is at least float32, whatever the model computes in.
     """
-    if bool(batch.is_target[:, 0].any()):
-        raise ValueError("position 0 cannot be a target: nothing stands before it")
     with policy.autocast():  # the policy and its reference alike
-        return _target_logprobs(policy, batch, chunk_size)
+        if isinstance(batch, ForkedBatch):
+            features = policy.forked_features(batch.ids, batch.positions, batch.branches)
+            features = features[batch.rows, batch.sources]
+            return _chunked(policy, features, batch.targets, chunk_size), batch.sequences
+        if bool(batch.is_target[:, 0].any()):
+            raise ValueError("position 0 cannot be a target: nothing stands before it")
+        rows, columns = batch.is_target.nonzero(as_tuple=True)
+        features = policy.features(batch.ids)[rows, columns - 1]  # position t - 1 predicts token t
+        return _chunked(policy, features, batch.ids[rows, columns], chunk_size), rows
 
 
-def _target_logprobs(policy: Policy, batch: SequenceBatch, chunk_size: int) -> tuple[Tensor, Tensor]:
-    rows, columns = batch.is_target.nonzero(as_tuple=True)
-    features = policy.features(batch.ids)[rows, columns - 1]  # position t - 1 predicts token t
-    targets = batch.ids[rows, columns]
-    if len(rows) <= chunk_size:
-        return _logprobs(policy, features, targets), rows
-    chunks = zip(features.split(chunk_size), targets.split(chunk_size), strict=True)
-    parts = [_chunk_logprobs(policy, *chunk) for chunk in chunks]
-    return torch.cat(parts), rows
-
-
-def sequence_logprobs(policy: Policy, batch: SequenceBatch, *, chunk_size: int = DEFAULT_CHUNK) -> Tensor:
-    """Sum of each row's target log-probs, float32 (B,). A row without targets has 0."""
+def sequence_logprobs(
+    policy: Policy, batch: SequenceBatch | ForkedBatch, *, chunk_size: int | None = None
+) -> Tensor:
+    """Sum of each sequence's target log-probs, float32 (number of sequences,); 0 without targets."""
     logprobs, rows = target_logprobs(policy, batch, chunk_size=chunk_size)
-    sums = torch.zeros(len(batch.ids), dtype=logprobs.dtype, device=logprobs.device)
+    count = len(batch.ids) * (2 if isinstance(batch, ForkedBatch) else 1)
+    sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device)
     return sums.index_add(0, rows, logprobs)
+
+
+def side_logprobs(logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Summed log-probs of chosen and rejected, (B,) each; from forked rows where the batch has them."""
+    if batch.forked is not None:
+        chosen, rejected = logprobs(batch.forked).chunk(2)
+        return chosen, rejected
+    return logprobs(batch.chosen), logprobs(batch.rejected)
 
 
 class SequenceLogProbs(nn.Module):
@@ -53,14 +65,22 @@ class SequenceLogProbs(nn.Module):
         self.module = policy.module
         self._policy = policy
 
-    def forward(self, ids: Tensor, is_target: Tensor, lengths: Tensor) -> Tensor:
-        return sequence_logprobs(self._policy, SequenceBatch(ids, is_target, lengths))
+    def forward(self, batch: SequenceBatch | ForkedBatch) -> Tensor:
+        return sequence_logprobs(self._policy, batch)
+
+
+def _chunked(policy: Policy, features: Tensor, targets: Tensor, chunk_size: int | None) -> Tensor:
+    size = chunk_size or max(1, CHUNK_ELEMENTS // (policy.vocab_size or features.shape[-1]))
+    if len(targets) <= size:
+        return _logprobs(policy, features, targets)
+    chunks = zip(features.split(size), targets.split(size), strict=True)
+    return torch.cat([_chunk_logprobs(policy, *chunk) for chunk in chunks])
 
 
 def _logprobs(policy: Policy, features: Tensor, targets: Tensor) -> Tensor:
     logits = policy.head(features)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def _chunk_logprobs(policy: Policy, features: Tensor, targets: Tensor) -> Tensor:

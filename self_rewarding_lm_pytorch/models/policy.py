@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from self_rewarding_lm_pytorch.models.agreement import cache_agrees
+from self_rewarding_lm_pytorch.models.agreement import cache_agrees, fork_agrees
 from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache
 from self_rewarding_lm_pytorch.models.weights import load_weights
 
@@ -32,6 +33,20 @@ class Policy(ABC):
 
         Causal models need no mask here: padding stands behind every real position.
         """
+
+    def forked_features(self, ids: Tensor, positions: Tensor, branches: Tensor) -> Tensor:
+        """`features` of rows that fork, (B, T) each way; see ForkedBatch. Only where `can_fork`."""
+        raise NotImplementedError(f"{self.family} models read one sequence in a row")
+
+    @cached_property
+    def can_fork(self) -> bool:
+        """Whether forked rows give the features of the separate sequences; tried once."""
+        return fork_agrees(self)
+
+    @property
+    def fork_width(self) -> int:
+        """The longest forked row that the model can read; 0 where it can read none."""
+        return (self.max_length or sys.maxsize) if self.can_fork else 0
 
     def head(self, features: Tensor) -> Tensor:
         """(..., D) -> logits (..., V). A model without a head of its own has logits for features."""

@@ -70,7 +70,7 @@ class Reading:
         self._before = before
         self._into = into
         self._rows = rows
-        self._seen: dict[int | None, Tensor | None] = {}  # by window; the same in many layers
+        self._biases: dict[int | None, Tensor | None] = {}  # by window; the same in many layers
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, style: Style) -> Tensor:
         if self._into is not None:
@@ -81,12 +81,12 @@ class Reading:
         if parts:
             columns = zip(*parts, (keys, values), strict=True)
             keys, values = (torch.cat(column, dim=2) for column in columns)
-        if style.window not in self._seen:
-            self._seen[style.window] = self._visible(style.window)
-        return read_attention(queries, keys, values, style, self._seen[style.window])
+        if style.window not in self._biases:
+            self._biases[style.window] = self._bias(style.window)
+        return read_attention(queries, keys, values, style, self._biases[style.window])
 
-    def _visible(self, window: int | None) -> Tensor | None:
-        """Which keys each position sees, (B, 1, S, K); None: plain causal attention."""
+    def _bias(self, window: int | None) -> Tensor | None:
+        """0 for the keys that each position sees, else -inf: (B, 1, S, K). None: plain causal attention."""
         own = self._positions
         if not self._before and (window is None or own.shape[1] <= window):
             return None
@@ -94,7 +94,9 @@ class Reading:
         keys = torch.cat([*earlier, own], dim=1)[:, None, None]
         places = own[:, None, :, None]
         seen = keys <= places
-        return seen if window is None else seen & (keys > places - window)
+        if window is not None:
+            seen &= keys > places - window
+        return torch.zeros(seen.shape, device=own.device).masked_fill_(~seen, -torch.inf)
 
 
 class _Level:

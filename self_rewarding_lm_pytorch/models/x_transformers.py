@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.models.caches import Cache
+from self_rewarding_lm_pytorch.models.forks import seen_from
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import save_weights
 from self_rewarding_lm_pytorch.models.x_transformers_caches import (
@@ -29,6 +30,15 @@ class XTransformersPolicy(Policy):
 
     def features(self, ids: Tensor) -> Tensor:
         features: Tensor = self.module(ids, return_embeddings=self.has_plain_head)
+        return features
+
+    def forked_features(self, ids: Tensor, positions: Tensor, branches: Tensor) -> Tensor:
+        if any(getattr(part, "max_attend_past", None) is not None for part in self.module.modules()):
+            raise NotImplementedError("a window, which the wrapper counts in columns")
+        seen = seen_from(positions, branches)
+        features: Tensor = self.module(
+            ids, pos=positions, attn_mask=seen, return_embeddings=self.has_plain_head
+        )
         return features
 
     def head(self, features: Tensor) -> Tensor:

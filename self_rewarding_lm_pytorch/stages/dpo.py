@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from self_rewarding_lm_pytorch.data.items import check_files, given_pairs, keep_examples, kept_examples
-from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES
 from self_rewarding_lm_pytorch.records import PairExample
-from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
@@ -19,13 +17,6 @@ class PairTraining(PreferenceSettings):
     """Defaults: Self-Rewarding LMs, section 3.1."""
 
     dropout: float | None = Field(default=0.1, ge=0, lt=1)
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, value: str) -> str:
-        if value not in PREFERENCE_LOSSES:
-            raise ValueError(unknown_name("preference loss", value, PREFERENCE_LOSSES))
-        return value
 
 
 class DPOStage(StageConfig):

@@ -46,10 +46,12 @@ class SFTStage(StageConfig):
         hooks = Hooks()
         if self.valid_data is not None:
             valid = read_examples(run, self.valid_data, "valid")
-            hooks.validation = supervised_term(valid, self.train, name="valid")
+            hooks.validation = supervised_term(run.env.policy, valid, self.train, name="valid")
         tokens = sum(example.num_targets for example in examples)
         run.env.reporter.say(f"  {len(examples):,} examples, {tokens:,} target tokens")
-        return run_training(run, [supervised_term(examples, self.train)], self.train, hooks=hooks)
+        return run_training(
+            run, [supervised_term(run.env.policy, examples, self.train)], self.train, hooks=hooks
+        )
 
 
 def read_examples(run: StageRun, source: Any, name: str) -> list[Example]:

@@ -12,6 +12,15 @@ from self_rewarding_lm_pytorch.seeds import address
 
 Item = TypeVar("Item")
 
+CPU_TOKENS = 1536
+"""Tokens in one forward pass on a CPU: with more, what the backward pass needs leaves its caches."""
+DEVICE_TOKENS = 16_384
+
+
+def tokens_at_once(wanted: int | None, device: torch.device) -> int:
+    """The tokens of a forward pass: what a plan says, or what suits the device."""
+    return wanted or (CPU_TOKENS if device.type == "cpu" else DEVICE_TOKENS)
+
 
 def steps_per_epoch(num_items: int, batch_size: int) -> int:
     """The last step of an epoch may be smaller; nothing is dropped."""
@@ -26,10 +35,18 @@ def step_indices(num_items: int, batch_size: int, step: int, *seed: int | str) -
     return [int(i) for i in order[within * batch_size : (within + 1) * batch_size]]
 
 
-def micro_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+def micro_batches(items: Sequence[Item], size: int, max_tokens: int | None = None) -> list[list[Item]]:
     """Items of similar length together, so that little padding is computed; longest first.
 
-    Within a step the order of items changes nothing but rounding: sums are divided by counts.
+    At most `size` items, or one, and at most max_tokens tokens with padding. Within a step the order of
+    items changes nothing but rounding: sums are divided by counts.
     """
     order = sorted(items, key=len, reverse=True)  # type: ignore[arg-type]
-    return [list(order[start : start + size]) for start in range(0, len(order), size)]
+    found: list[list[Item]] = []
+    start = 0
+    while start < len(order):
+        longest = len(order[start])  # type: ignore[arg-type]
+        fitting = size if max_tokens is None else min(size, max(1, max_tokens // max(1, longest)))
+        found.append(order[start : start + fitting])
+        start += fitting
+    return found

@@ -8,20 +8,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import TrainingError
 from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.records import SequenceBatch
 from self_rewarding_lm_pytorch.seeds import address
-from self_rewarding_lm_pytorch.training.batching import micro_batches, step_indices, steps_per_epoch
+from self_rewarding_lm_pytorch.training.batching import step_indices, steps_per_epoch
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
+from self_rewarding_lm_pytorch.training.meter import Meter, Metrics
 from self_rewarding_lm_pytorch.training.objectives import AnyTerm
 from self_rewarding_lm_pytorch.training.optimizer import learning_rate, make_optimizer
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
-
-Metrics = dict[str, float]
 
 
 @dataclass
@@ -94,15 +91,15 @@ def validation_metrics(policy: Policy, term: AnyTerm) -> Metrics:
     total, count = 0.0, 0.0
     logprobs = SequenceLogProbs(policy)
     with policy.evaluating():
-        for items in micro_batches(term.items, term.micro_batch_size):
+        for items in term.micro_batches(term.items):
             batch = term.objective.collate(items).to(policy.device)
-            total += float(term.objective.loss(_caller(logprobs), batch)[0])
+            total += float(term.objective.loss(logprobs, batch)[0])
             count += sum(term.objective.count(item) for item in items)
     return {"valid_loss": total / count}
 
 
 class _Stepper:
-    """One optimizer step after the other; metrics stay tensors until they are read."""
+    """One optimizer step after the other; numbers stay on the device until they are read."""
 
     def __init__(
         self,
@@ -120,13 +117,10 @@ class _Stepper:
         self._optimizer = make_optimizer(policy.module, settings)
         policy.module.zero_grad(set_to_none=True)  # the caller may have left gradients
         self._model: Any = SequenceLogProbs(policy)
-        self._sums: dict[str, list[tuple[Tensor, float]]] = {}
-        self._rate = 0.0
-        self._grad_norm = 0.0
+        self._meter = Meter()
 
     def run(self, step: int, rate: float) -> None:
         torch.manual_seed(address("dropout", *self._seed, step))  # no generator state to save
-        self._rate = rate
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._policy.module.train()
@@ -134,7 +128,7 @@ class _Stepper:
             self._backward(term, step)
         limit = self._settings.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self._policy.module.parameters(), limit or torch.inf)
-        self._grad_norm = float(norm)
+        self._meter.end_step(rate, float(norm))
         if not torch.isfinite(norm):
             raise TrainingError(
                 f"the gradient of step {step + 1} is not finite ({float(norm)}), so the update would "
@@ -152,41 +146,25 @@ class _Stepper:
                 f"the {len(items)} items of step {step + 1} hold no target token, so there is nothing to "
                 "train on; look for empty responses in the data"
             )
-        for micro in micro_batches(items, term.micro_batch_size):
+        for micro in term.micro_batches(items):
             batch = term.objective.collate(micro).to(self._policy.device)
-            loss, sums = term.objective.loss(_caller(self._model), batch)
+            loss, sums = term.objective.loss(self._model, batch)
             loss = loss * (term.weight / count)
             # Accelerate divides by its own accumulation; ours is in `count` already.
             self._accelerator.backward(loss * self._accelerator.gradient_accumulation_steps)
-            self._record("loss", loss.detach(), 0.0)
+            self._meter.add("loss", loss.detach(), 0.0)  # of all terms; divided by steps
             for name, value in sums.items():
                 share = sum(term.objective.count(item) for item in micro)
-                self._record(_metric_name(term, self._terms, name), value, share)
-        self._record("loss", torch.zeros(()), 1.0 if term is self._terms[0] else 0.0)
-
-    def _record(self, name: str, value: Tensor, count: float) -> None:
-        self._sums.setdefault(name, []).append((value, count))
+                self._meter.add(_metric_name(term, self._terms, name), value, share)
+        self._meter.tokens += sum(len(item) for item in items)
 
     def read_metrics(self) -> Metrics:
         """Means since the last reading."""
-        means = {
-            name: float(sum(float(value) for value, _ in parts) / sum(count for _, count in parts))
-            for name, parts in self._sums.items()
-        }
-        self._sums.clear()
-        return means | {"learning_rate": self._rate, "grad_norm": self._grad_norm}
+        return self._meter.read()
 
 
 def _metric_name(term: AnyTerm, terms: Sequence[AnyTerm], name: str) -> str:
     return name if term is terms[0] else f"{term.name}_{name}"
-
-
-def _caller(model: Any) -> Callable[[SequenceBatch], Tensor]:
-    def logprobs(batch: SequenceBatch) -> Tensor:
-        out: Tensor = model(batch.ids, batch.is_target, batch.lengths)
-        return out
-
-    return logprobs
 
 
 def _due(every: int | None, step: int, is_last: bool) -> bool:

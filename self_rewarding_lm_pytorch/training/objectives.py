@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from self_rewarding_lm_pytorch.data.collate import collate, collate_pairs
 from self_rewarding_lm_pytorch.losses.base import PreferenceLoss
 from self_rewarding_lm_pytorch.losses.preference import log_ratio_difference
+from self_rewarding_lm_pytorch.models.logprobs import LogProbs, side_logprobs
 from self_rewarding_lm_pytorch.records import (
     Example,
     PairBatch,
@@ -19,15 +20,13 @@ from self_rewarding_lm_pytorch.records import (
     PairLogProbs,
     SequenceBatch,
 )
+from self_rewarding_lm_pytorch.training.batching import micro_batches
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Batch = TypeVar("Batch")
 Sums = dict[str, Tensor]
 """Metric name -> sum over the micro-batch, detached."""
-
-LogProbs = Callable[[SequenceBatch], Tensor]
-"""Sum of target log-probs for each row, (B,)."""
 
 
 class Objective(Protocol[Item_contra, Batch]):
@@ -54,6 +53,10 @@ class Term(Generic[Item, Batch]):
     batch_size: int  # items in one optimizer step, over all micro-batches and processes
     micro_batch_size: int  # items in one forward pass
     weight: float = 1.0
+    max_tokens: int | None = None  # in one forward pass, with padding
+
+    def micro_batches(self, items: Sequence[Item]) -> list[list[Item]]:
+        return micro_batches(items, self.micro_batch_size, self.max_tokens)
 
 
 class SupervisedObjective:
@@ -82,7 +85,8 @@ class PreferenceObjective:
     """A pair loss, a mean over the pairs of the step.
 
     nll_weight adds the negative log-likelihood of the chosen response, a mean over its own tokens
-    (Pang et al., 2404.19733, equation 1), which keeps the chosen response likely.
+    (Pang et al., 2404.19733, equation 1), which keeps the chosen response likely. fork_width: the
+    longest row of both sides that the model can read.
     """
 
     def __init__(
@@ -92,21 +96,23 @@ class PreferenceObjective:
         *,
         beta: float,
         nll_weight: float = 0.0,
+        fork_width: int = 0,
     ) -> None:
         self._loss = loss
         self._reference = reference
         self._beta = beta
         self._nll_weight = nll_weight
+        self._fork_width = fork_width
 
     def count(self, item: PairExample) -> float:
         return 1.0
 
     def collate(self, items: Sequence[PairExample]) -> PairBatch:
-        return collate_pairs(items)
+        return collate_pairs(items, fork_width=self._fork_width)
 
     def loss(self, logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Sums]:
         reference_chosen, reference_rejected = self._reference(batch)
-        chosen, rejected = logprobs(batch.chosen), logprobs(batch.rejected)
+        chosen, rejected = side_logprobs(logprobs, batch)
         pair = PairLogProbs(
             chosen=chosen,
             rejected=rejected,
@@ -114,6 +120,7 @@ class PreferenceObjective:
             reference_rejected=reference_rejected.to(chosen),
             chosen_lengths=batch.chosen.is_target.sum(dim=1),
             rejected_lengths=batch.rejected.is_target.sum(dim=1),
+            margin=None if batch.margin is None else batch.margin.to(chosen),
         )
         total = self._loss(pair, self._beta).sum()
         nll = -(chosen / pair.chosen_lengths.clamp(min=1)).sum()
@@ -129,9 +136,18 @@ def _pair_metrics(pair: PairLogProbs, total: Tensor, beta: float) -> Sums:
             "accuracy": (margins > 0).float().sum(),
             "reward_chosen": beta * (pair.chosen - pair.reference_chosen).sum(),
             "reward_rejected": beta * (pair.rejected - pair.reference_rejected).sum(),
+            # KL(policy || reference) where the responses are the policy's own samples.
+            "kl_estimate": _log_ratios(pair).sum() / 2,
+            "chosen_tokens": pair.chosen_lengths.sum(),
+            "rejected_tokens": pair.rejected_lengths.sum(),
             "chosen_logprob_per_token": (pair.chosen / pair.chosen_lengths.clamp(min=1)).sum(),
             "rejected_logprob_per_token": (pair.rejected / pair.rejected_lengths.clamp(min=1)).sum(),
         }
+
+
+def _log_ratios(pair: PairLogProbs) -> Tensor:
+    """Of both sides, (2, B)."""
+    return torch.stack((pair.chosen - pair.reference_chosen, pair.rejected - pair.reference_rejected))
 
 
 AnyTerm = Term[Any, Any]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from ema_pytorch import EMA
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.data.collate import collate_pairs
-from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
+from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs, side_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import PairBatch, PairExample
 from self_rewarding_lm_pytorch.training.batching import micro_batches
@@ -26,21 +27,27 @@ class StoredReference:
         return self._chosen[batch.index], self._rejected[batch.index]
 
     @classmethod
+    def none(cls, num_pairs: int) -> StoredReference:
+        """For losses without a reference: rewards are then the policy's own log-probs."""
+        return cls(torch.zeros(num_pairs), torch.zeros(num_pairs))
+
+    @classmethod
     def from_policy(
         cls,
         policy: Policy,
         pairs: Sequence[PairExample],
         *,
         micro_batch_size: int,
+        max_tokens: int | None = None,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> StoredReference:
         """The policy as it is now (dropout off) becomes the reference; pairs' indices are 0..n-1."""
         chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
         with policy.evaluating():
-            for micro in micro_batches(pairs, micro_batch_size):
-                batch = collate_pairs(micro).to(policy.device)
-                chosen[batch.index] = sequence_logprobs(policy, batch.chosen).float().cpu()
-                rejected[batch.index] = sequence_logprobs(policy, batch.rejected).float().cpu()
+            for micro in micro_batches(pairs, micro_batch_size, max_tokens):
+                batch = collate_pairs(micro, fork_width=policy.fork_width).to(policy.device)
+                sides = side_logprobs(partial(sequence_logprobs, policy), batch)
+                chosen[batch.index], rejected[batch.index] = (side.float().cpu() for side in sides)
                 on_progress(len(micro))
         return cls(chosen, rejected)
 
@@ -53,10 +60,7 @@ class LiveReference:
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         with self.policy.evaluating():
-            return (
-                sequence_logprobs(self.policy, batch.chosen),
-                sequence_logprobs(self.policy, batch.rejected),
-            )
+            return side_logprobs(partial(sequence_logprobs, self.policy), batch)
 
 
 class EMAReference(LiveReference):

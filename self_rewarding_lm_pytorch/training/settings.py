@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES, PreferenceLoss, preference_loss
+from self_rewarding_lm_pytorch.registry import unknown_name
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0)]
@@ -18,7 +22,8 @@ class TrainSettings(BaseModel):
     END_FRACTION: ClassVar[float] = 0.1
 
     batch_size: Positive = 16  # items in one optimizer step, in all
-    micro_batch_size: Positive | None = None  # items in one forward pass; default: the batch
+    micro_batch_size: Positive | None = None  # items in one forward pass; default: as micro_batch_tokens
+    micro_batch_tokens: Positive | None = None  # tokens in one forward pass; default: by the device
     epochs: Positive = 1
     num_steps: Positive | None = None  # instead of epochs
     learning_rate: Rate = 1e-6  # at its peak
@@ -58,9 +63,35 @@ class TrainSettings(BaseModel):
 class PreferenceSettings(TrainSettings):
     """TrainSettings of a stage that trains on pairs."""
 
-    loss: str = "dpo"
+    loss: str | dict[str, Any] = "dpo"  # or a mix: {dpo: 1, nll: 0.2}
+    loss_options: dict[str, float] = Field(default_factory=dict)
+    margin_weighted: bool = False  # each pair's loss times its margin, the judge's points
     beta: Annotated[float, Field(gt=0)] = 0.1
     nll_weight: Rate = 0.0  # of the chosen response's mean negative log-likelihood
     reference_ema_decay: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1: the policy at stage start
     replay_batch_size: Annotated[int, Field(ge=0)] = 0  # supervised examples in each step
     replay_weight: Rate = 1.0
+
+    @field_validator("loss")
+    @classmethod
+    def _known_names(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        for name in [value] if isinstance(value, str) else value:
+            if name not in PREFERENCE_LOSSES:
+                raise ValueError(unknown_name("preference loss", name, PREFERENCE_LOSSES))
+        return value
+
+    def preference_loss(self) -> PreferenceLoss:
+        return preference_loss(self.loss, margin_weighted=self.margin_weighted, **self.loss_options)
+
+    @model_validator(mode="after")
+    def _loss_exists(self) -> PreferenceSettings:
+        try:
+            loss = self.preference_loss()
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if loss.needs_whole_batch and (self.micro_batch_size or self.batch_size) < self.batch_size:
+            raise ValueError(
+                f"{loss.name} compares all pairs of a step, so micro_batch_size {self.micro_batch_size} "
+                f"cannot be smaller than batch_size {self.batch_size}; leave it out, or take a smaller batch"
+            )
+        return self

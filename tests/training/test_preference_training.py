@@ -40,7 +40,7 @@ def test_the_stored_reference_is_what_the_live_model_says(micro: int) -> None:
     assert policy.module.training, "computing the reference must not leave evaluation mode behind"
 
 
-@pytest.mark.parametrize("loss", list(PREFERENCE_LOSSES))
+@pytest.mark.parametrize("loss", ["dpo", "spin", "ipo", "hinge"])
 def test_the_first_loss_is_that_of_a_policy_at_its_reference(loss: str) -> None:
     """h = 0: ln 2 for DPO and SPIN, (1 / (2 x 0.5))^2 = 1 for IPO, 1 for the hinge; no margin yet."""
     policy = recurrent()
@@ -74,7 +74,7 @@ def test_stored_and_live_references_train_the_same_model() -> None:
     assert not torch.allclose(weights(first), weights(recurrent()), atol=1e-2)
 
 
-@pytest.mark.parametrize("loss", list(PREFERENCE_LOSSES))
+@pytest.mark.parametrize("loss", sorted(set(PREFERENCE_LOSSES) - {"discopop", "odpo"}))
 def test_training_tells_chosen_from_rejected(loss: str) -> None:
     policy, items = recurrent(), pairs(6)
     before = rows(policy, items)
