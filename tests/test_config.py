@@ -243,7 +243,8 @@ def test_every_problem_is_reported_together_with_the_nearest_known_key() -> None
     for line in expected:
         assert sum(text.startswith(f"  - {line}") for text in found) == 1, (line, found)
     assert len(found) == len(expected)
-    assert "unknown preference loss 'dop'; known: dpo" in "\n".join(found)
+    assert "unknown preference loss 'dop'; known: aot" in "\n".join(found)
+    assert "Did you mean 'dpo'?" in "\n".join(found)
 
 
 @pytest.mark.parametrize("kind", list(STAGES))
