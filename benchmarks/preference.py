@@ -25,7 +25,7 @@ def main() -> None:
 
 def run(chosen: argparse.Namespace) -> Outcome:
     outcome = Outcome()
-    for name in chosen.only:
+    for name in (name for name in NAMES if name in chosen.only):
         outcome.merge(_compare(name, chosen))
     return outcome
 

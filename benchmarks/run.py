@@ -6,10 +6,11 @@ from pathlib import Path
 
 import generation
 import judging
+import preference
 from common import report
 from common.compare import Outcome
 
-BENCHMARKS = (generation, judging)
+BENCHMARKS = (generation, judging, preference)
 RESULTS = Path(__file__).with_name("results.md")
 
 

@@ -134,13 +134,19 @@ class SequenceBatch:
     ids: Tensor  # int64 (B, T)
     is_target: Tensor  # bool (B, T), False on padding
     lengths: Tensor  # int64 (B,)
+    weights: Tensor | None = None  # float (B, T), of each target's log-prob in its sequence's; None: 1
 
     @property
     def num_targets(self) -> int:
         return int(self.is_target.sum())
 
     def to(self, device: torch.device) -> "SequenceBatch":
-        return SequenceBatch(self.ids.to(device), self.is_target.to(device), self.lengths.to(device))
+        return SequenceBatch(
+            self.ids.to(device),
+            self.is_target.to(device),
+            self.lengths.to(device),
+            None if self.weights is None else self.weights.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +163,7 @@ class ForkedBatch:
     sources: Tensor  # int64 (M,), column of the token before the target in its sequence
     targets: Tensor  # int64 (M,), token ids
     sequences: Tensor  # int64 (M,)
+    weights: Tensor | None = None  # float (M,), of each target's log-prob in its sequence's; None: 1
 
     def to(self, device: torch.device) -> "ForkedBatch":
         return ForkedBatch(
@@ -167,6 +174,7 @@ class ForkedBatch:
             self.sources.to(device),
             self.targets.to(device),
             self.sequences.to(device),
+            None if self.weights is None else self.weights.to(device),
         )
 
 

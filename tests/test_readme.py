@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,13 @@ def test_every_judge_the_readme_shows_is_one_a_plan_may_name():
     assert len(shown) >= 3
     for line in shown:
         JudgeSettings.model_validate(yaml.safe_load(line)["judge"])
+
+
+def test_every_preference_training_the_readme_shows_is_one_a_plan_may_name():
+    shown = re.findall(r"^train: .*$", README, re.MULTILINE)
+    assert len(shown) >= 4
+    for line in shown:
+        PairTraining.model_validate(yaml.safe_load(line)["train"])
 
 
 def test_every_file_the_readme_links_to_exists():

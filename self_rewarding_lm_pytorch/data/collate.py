@@ -1,6 +1,7 @@
 """Examples to right-padded batches. Knows no tokenizer: masks come with the examples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -19,30 +20,44 @@ def collate(examples: Sequence[Example]) -> SequenceBatch:
     return SequenceBatch(ids, is_target, lengths)
 
 
-def collate_pairs(pairs: Sequence[PairExample], *, fork_width: int = 0) -> PairBatch:
+def collate_pairs(pairs: Sequence[PairExample], *, fork_width: int = 0, ld_alpha: float = 1.0) -> PairBatch:
     """Pairs to two batches in the same order, and to one in which common beginnings stand once.
 
     fork_width: the longest row that the model can read so; the last batch is left out if it is longer.
+    ld_alpha: the weight of target tokens beyond as many as the other side has (LD-DPO, 2409.06411).
     """
-    forked = collate_forked(pairs) if fork_width else None
+    forked = collate_forked(pairs, ld_alpha=ld_alpha) if fork_width else None
     margins = [pair.margin for pair in pairs if pair.margin is not None]
     return PairBatch(
         index=torch.tensor([pair.index for pair in pairs], dtype=torch.int64),
-        chosen=collate([pair.chosen for pair in pairs]),
-        rejected=collate([pair.rejected for pair in pairs]),
+        chosen=_side([pair.chosen for pair in pairs], pairs, ld_alpha),
+        rejected=_side([pair.rejected for pair in pairs], pairs, ld_alpha),
         forked=forked if forked is not None and forked.ids.shape[1] <= fork_width else None,
         margin=torch.tensor(margins) if len(margins) == len(pairs) else None,
     )
 
 
-def collate_forked(pairs: Sequence[PairExample]) -> ForkedBatch:
+def _side(examples: Sequence[Example], pairs: Sequence[PairExample], ld_alpha: float) -> SequenceBatch:
+    batch = collate(examples)
+    if ld_alpha == 1:
+        return batch
+    shared = torch.tensor([_shared_targets(pair) for pair in pairs])
+    is_within = batch.is_target.cumsum(dim=1) <= shared[:, None]
+    return replace(batch, weights=torch.where(is_within, 1.0, ld_alpha))
+
+
+def _shared_targets(pair: PairExample) -> int:
+    return min(pair.chosen.num_targets, pair.rejected.num_targets)
+
+
+def collate_forked(pairs: Sequence[PairExample], *, ld_alpha: float = 1.0) -> ForkedBatch:
     """Each pair as one row: what both sides begin with, the rest of chosen, the rest of rejected."""
     trunks = [_trunk(pair) for pair in pairs]
     lengths = [len(pair) - trunk for pair, trunk in zip(pairs, trunks, strict=True)]
     shape = (len(pairs), max(lengths))
     ids, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     branches = torch.full(shape, 3)
-    rows, sources, targets, sequences = [], [], [], []
+    rows, sources, targets, sequences, weights = [], [], [], [], []
     for row, (pair, trunk, length) in enumerate(zip(pairs, trunks, lengths, strict=True)):
         ids[row, :length] = torch.cat((pair.chosen.ids, pair.rejected.ids[trunk:]))
         positions[row, :length] = torch.cat(
@@ -59,8 +74,18 @@ def collate_forked(pairs: Sequence[PairExample]) -> ForkedBatch:
             sources.append(before + moved * (before >= trunk))
             targets.append(side.ids[places])
             sequences.append(torch.full_like(places, sequence))
-    flat = (torch.cat(parts) for parts in (rows, sources, targets, sequences))
-    return ForkedBatch(ids, positions, branches, *flat)
+            is_within = torch.arange(len(places)) < _shared_targets(pair)
+            weights.append(torch.where(is_within, 1.0, ld_alpha))
+    return ForkedBatch(
+        ids,
+        positions,
+        branches,
+        torch.cat(rows),
+        torch.cat(sources),
+        torch.cat(targets),
+        torch.cat(sequences),
+        weights=torch.cat(weights) if ld_alpha != 1 else None,
+    )
 
 
 def _trunk(pair: PairExample) -> int:

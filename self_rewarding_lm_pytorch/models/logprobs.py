@@ -42,8 +42,11 @@ def target_logprobs(
 def sequence_logprobs(
     policy: Policy, batch: SequenceBatch | ForkedBatch, *, chunk_size: int | None = None
 ) -> Tensor:
-    """Sum of each sequence's target log-probs, float32 (number of sequences,); 0 without targets."""
+    """Weighted sum of each sequence's target log-probs, float32 (sequences,); 0 without targets."""
     logprobs, rows = target_logprobs(policy, batch, chunk_size=chunk_size)
+    if batch.weights is not None:
+        of_targets = batch.weights if isinstance(batch, ForkedBatch) else batch.weights[batch.is_target]
+        logprobs = logprobs * of_targets
     count = len(batch.ids) * (2 if isinstance(batch, ForkedBatch) else 1)
     sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device)
     return sums.index_add(0, rows, logprobs)

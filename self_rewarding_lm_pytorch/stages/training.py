@@ -98,10 +98,20 @@ def _pair_term(
     if reference is None:
         with run.env.reporter.phase("reference log-probs", len(pairs), "pairs") as phase:
             reference = StoredReference.from_policy(
-                policy, pairs, micro_batch_size=micro, max_tokens=tokens, on_progress=phase.advance
+                policy,
+                pairs,
+                micro_batch_size=micro,
+                max_tokens=tokens,
+                ld_alpha=settings.ld_alpha,
+                on_progress=phase.advance,
             )
     objective = PreferenceObjective(
-        loss, reference, beta=settings.beta, nll_weight=settings.nll_weight, fork_width=policy.fork_width
+        loss,
+        reference,
+        beta=settings.beta,
+        nll_weight=settings.nll_weight,
+        fork_width=policy.fork_width,
+        ld_alpha=settings.ld_alpha,
     )
     # A loss that compares the pairs of a step needs them in one pass, however long they are.
     limit = None if loss.needs_whole_batch else tokens

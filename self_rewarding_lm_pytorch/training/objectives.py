@@ -11,7 +11,6 @@ from torch import Tensor
 
 from self_rewarding_lm_pytorch.data.collate import collate, collate_pairs
 from self_rewarding_lm_pytorch.losses.base import PreferenceLoss
-from self_rewarding_lm_pytorch.losses.preference import log_ratio_difference
 from self_rewarding_lm_pytorch.models.logprobs import LogProbs, side_logprobs
 from self_rewarding_lm_pytorch.records import (
     Example,
@@ -86,7 +85,8 @@ class PreferenceObjective:
 
     nll_weight adds the negative log-likelihood of the chosen response, a mean over its own tokens
     (Pang et al., 2404.19733, equation 1), which keeps the chosen response likely. fork_width: the
-    longest row of both sides that the model can read.
+    longest row of both sides that the model can read. ld_alpha: the weight of target tokens beyond as many
+    as the other side has.
     """
 
     def __init__(
@@ -97,18 +97,20 @@ class PreferenceObjective:
         beta: float,
         nll_weight: float = 0.0,
         fork_width: int = 0,
+        ld_alpha: float = 1.0,
     ) -> None:
         self._loss = loss
         self._reference = reference
         self._beta = beta
         self._nll_weight = nll_weight
         self._fork_width = fork_width
+        self._ld_alpha = ld_alpha
 
     def count(self, item: PairExample) -> float:
         return 1.0
 
     def collate(self, items: Sequence[PairExample]) -> PairBatch:
-        return collate_pairs(items, fork_width=self._fork_width)
+        return collate_pairs(items, fork_width=self._fork_width, ld_alpha=self._ld_alpha)
 
     def loss(self, logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Sums]:
         reference_chosen, reference_rejected = self._reference(batch)
@@ -124,30 +126,31 @@ class PreferenceObjective:
         )
         total = self._loss(pair, self._beta).sum()
         nll = -(chosen / pair.chosen_lengths.clamp(min=1)).sum()
-        return total + self._nll_weight * nll, _pair_metrics(pair, total, self._beta)
+        return total + self._nll_weight * nll, _pair_metrics(pair, total, self._beta, self._loss.reduction)
 
 
-def _pair_metrics(pair: PairLogProbs, total: Tensor, beta: float) -> Sums:
+def _pair_metrics(pair: PairLogProbs, total: Tensor, beta: float, reduction: str) -> Sums:
+    """Rewards are beta times log-ratios, of a response or, for a loss of means, per token."""
     with torch.no_grad():
-        margins = beta * log_ratio_difference(pair)
+        lengths = torch.stack((pair.chosen_lengths, pair.rejected_lengths)).clamp(min=1)
+        logprobs = torch.stack((pair.chosen, pair.rejected))
+        ratios = logprobs - torch.stack((pair.reference_chosen, pair.reference_rejected))
+        rewards = beta * (ratios / lengths if reduction == "mean" else ratios)
+        margins = rewards[0] - rewards[1]
+        per_token = (logprobs / lengths).sum(dim=1)
         return {
             "preference_loss": total.detach(),
             "margin": margins.sum(),
             "accuracy": (margins > 0).float().sum(),
-            "reward_chosen": beta * (pair.chosen - pair.reference_chosen).sum(),
-            "reward_rejected": beta * (pair.rejected - pair.reference_rejected).sum(),
+            "reward_chosen": rewards[0].sum(),
+            "reward_rejected": rewards[1].sum(),
             # KL(policy || reference) where the responses are the policy's own samples.
-            "kl_estimate": _log_ratios(pair).sum() / 2,
+            "kl_estimate": ratios.sum() / 2,
             "chosen_tokens": pair.chosen_lengths.sum(),
             "rejected_tokens": pair.rejected_lengths.sum(),
-            "chosen_logprob_per_token": (pair.chosen / pair.chosen_lengths.clamp(min=1)).sum(),
-            "rejected_logprob_per_token": (pair.rejected / pair.rejected_lengths.clamp(min=1)).sum(),
+            "chosen_logprob_per_token": per_token[0],
+            "rejected_logprob_per_token": per_token[1],
         }
-
-
-def _log_ratios(pair: PairLogProbs) -> Tensor:
-    """Of both sides, (2, B)."""
-    return torch.stack((pair.chosen - pair.reference_chosen, pair.rejected - pair.reference_rejected))
 
 
 AnyTerm = Term[Any, Any]

@@ -1,9 +1,12 @@
-"""AdamW and the learning-rate schedules."""
+"""The optimizers and the learning-rate schedules."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +17,7 @@ from self_rewarding_lm_pytorch.training.settings import TrainSettings
 
 
 def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over everything that trains; weight decay on matrices only."""
+    """The stage's optimizer over everything that trains; weight decay on matrices only."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise TrainingError(
@@ -26,19 +29,38 @@ def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Op
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.optimizer]()(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         **settings.optimizer_kwargs,
     )
+    return optimizer
 
 
 def check_optimizer_arguments(settings: TrainSettings) -> None:
-    """Raises ConfigError for an argument that AdamW does not take, or that has a key of its own."""
-    known = set(inspect.signature(torch.optim.AdamW).parameters) - {"params", "lr", "weight_decay"}
+    """Raises ConfigError for an argument that the optimizer does not take, or that has a key of its own."""
+    optimizer = OPTIMIZERS[settings.optimizer]()
+    known = set(inspect.signature(optimizer).parameters) - {"params", "lr", "weight_decay"}
     for name in settings.optimizer_kwargs:
         if name not in known:
-            raise ConfigError(unknown_name("optimizer argument", name, list(known)))
+            raise ConfigError(unknown_name(f"argument of {settings.optimizer}", name, list(known)))
+
+
+def _adamw_8bit() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes").optim.AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            "optimizer adamw_8bit needs bitsandbytes, which is not installed; run pip install bitsandbytes, "
+            "or take adamw"
+        ) from error
+
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "adamw": lambda: torch.optim.AdamW,
+    "rmsprop": lambda: torch.optim.RMSprop,
+    "adamw_8bit": _adamw_8bit,
+}
 
 
 def half_precision_warning(module: nn.Module) -> str | None:

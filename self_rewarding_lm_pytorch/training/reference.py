@@ -39,13 +39,16 @@ class StoredReference:
         *,
         micro_batch_size: int,
         max_tokens: int | None = None,
+        ld_alpha: float = 1.0,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> StoredReference:
         """The policy as it is now (dropout off) becomes the reference; pairs' indices are 0..n-1."""
         chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
         with policy.evaluating():
             for micro in micro_batches(pairs, micro_batch_size, max_tokens):
-                batch = collate_pairs(micro, fork_width=policy.fork_width).to(policy.device)
+                batch = collate_pairs(micro, fork_width=policy.fork_width, ld_alpha=ld_alpha).to(
+                    policy.device
+                )
                 sides = side_logprobs(partial(sequence_logprobs, policy), batch)
                 chosen[batch.index], rejected[batch.index] = (side.float().cpu() for side in sides)
                 on_progress(len(micro))

@@ -32,7 +32,8 @@ class TrainSettings(BaseModel):
     num_decay_steps: Positive | None = None  # default: all steps
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Rate = 0.0
-    optimizer_kwargs: dict[str, Any] = Field(default_factory=dict)  # further AdamW arguments
+    optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = "adamw"
+    optimizer_kwargs: dict[str, Any] = Field(default_factory=dict)  # its further arguments
     max_grad_norm: Rate | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: as the model was built
     validate_every: Positive | None = None
@@ -65,6 +66,7 @@ class PreferenceSettings(TrainSettings):
 
     loss: str | dict[str, Any] = "dpo"  # or a mix: {dpo: 1, nll: 0.2}
     loss_options: dict[str, float] = Field(default_factory=dict)
+    ld_alpha: Annotated[float, Field(ge=0, le=1)] = 1.0  # weight of tokens beyond the shorter response
     margin_weighted: bool = False  # each pair's loss times its margin, the judge's points
     beta: Annotated[float, Field(gt=0)] = 0.1
     nll_weight: Rate = 0.0  # of the chosen response's mean negative log-likelihood
@@ -89,6 +91,11 @@ class PreferenceSettings(TrainSettings):
             loss = self.preference_loss()
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        if self.ld_alpha < 1 and self.nll_weight:
+            raise ValueError(
+                f"ld_alpha {self.ld_alpha} lowers the weight of long responses' ends, but nll_weight "
+                f"{self.nll_weight} counts them in full; leave one of them out"
+            )
         if loss.needs_whole_batch and (self.micro_batch_size or self.batch_size) < self.batch_size:
             raise ValueError(
                 f"{loss.name} compares all pairs of a step, so micro_batch_size {self.micro_batch_size} "

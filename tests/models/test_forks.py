@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.data.collate import collate_pairs
-from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs, side_logprobs
+from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs, side_logprobs, target_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Example, PairBatch, PairExample
 from tests.helpers import HF_FAMILIES, X_FAMILIES, hugging_face, other_hugging_face, recurrent, x_transformer
@@ -96,6 +96,21 @@ def test_common_tokens_are_read_once() -> None:
     batch = collate_pairs([pair(0, list(range(20)), [1, 2], [3])], fork_width=64)
     assert batch.forked is not None
     assert batch.forked.ids.shape == (1, 23)
+
+
+@pytest.mark.parametrize("name", ["llama", "any module"])
+def test_tokens_beyond_the_shorter_response_weigh_ld_alpha(name: str) -> None:
+    """LD-DPO: the first pair's sides have 5 and 3 targets, so of chosen the last two count half."""
+    policy = recurrent() if name == "any module" else hugging_face(name)
+    with policy.evaluating():
+        tokens, sequences = target_logprobs(policy, collate_pairs(PAIRS[:2]).chosen)
+        batch = collate_pairs(PAIRS[:2], fork_width=policy.fork_width, ld_alpha=0.5)
+        chosen, rejected = side_logprobs(partial(sequence_logprobs, policy), batch)
+        plain, _ = side_logprobs(partial(sequence_logprobs, policy), collate_pairs(PAIRS[:2]))
+    own = tokens[sequences == 0]
+    assert float(chosen[0]) == pytest.approx(float(own[:3].sum() + 0.5 * own[3:].sum()), abs=1e-4)
+    assert float(chosen[1]) == pytest.approx(float(plain[1]), abs=1e-4)  # the shorter side counts in full
+    assert float(rejected[0]) < 0
 
 
 def test_a_model_with_eager_attention_forks_too() -> None:

@@ -50,6 +50,17 @@ def test_micro_batches_hold_every_item_once_longest_first(items: list[str], size
     assert 1 <= len(made[-1]) <= size
 
 
+@given(st.lists(st.text(max_size=9), min_size=1, max_size=20), st.integers(1, 8), st.integers(1, 30))
+def test_micro_batches_keep_to_their_tokens_with_padding(items: list[str], size: int, tokens: int) -> None:
+    made = micro_batches(items, size, tokens)
+    assert sorted(item for batch in made for item in batch) == sorted(items)
+    for number, batch in enumerate(made):
+        longest = max(len(batch[0]), 1)
+        assert len(batch) == 1 or len(batch) * longest <= tokens
+        is_full = len(batch) == size or (len(batch) + 1) * longest > tokens
+        assert is_full or number == len(made) - 1
+
+
 @pytest.mark.parametrize(
     ("settings", "step", "expected"),
     [

@@ -1,6 +1,7 @@
 """Training on pairs: what the reference is, that it stays, and what each setting does."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import PairBatch, PairExample
 from self_rewarding_lm_pytorch.text import example_from_parts
+from self_rewarding_lm_pytorch.training.objectives import PreferenceObjective, Term
 from self_rewarding_lm_pytorch.training.reference import LiveReference, StoredReference
-from tests.helpers import Table, recurrent, x_transformer
+from tests.helpers import Table, hugging_face, recurrent, x_transformer
 from tests.training.worlds import pairs, preference, run, weights
 
 FLOAT32 = 1e-5  # stored reference log-probs are float32; sums here are about -30
@@ -140,3 +142,25 @@ def test_a_batch_keeps_pairs_and_their_index_together() -> None:
     assert batch.index.tolist() == [3, 0]
     assert batch.chosen.ids[0, : len(items[3].chosen)].tolist() == items[3].chosen.ids.tolist()
     assert batch.rejected.ids[1, : len(items[0].rejected)].tolist() == items[0].rejected.ids.tolist()
+
+
+def test_reading_both_sides_in_one_row_changes_nothing_that_is_learned() -> None:
+    found = []
+    for width in (0, 64):
+        policy, items = hugging_face(), pairs(6)
+        stored = StoredReference.from_policy(policy, items, micro_batch_size=4)
+        objective = PreferenceObjective(PREFERENCE_LOSSES["dpo"], stored, beta=0.5, fork_width=width)
+        assert (objective.collate(items).forked is not None) == (width > 0)
+        run(policy, Term("main", items, objective, 6, 6), num_steps=5, learning_rate=1e-3)
+        found.append(weights(policy))
+    assert torch.allclose(*found, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 10_000])
+def test_how_many_tokens_are_read_at_once_changes_no_gradient(tokens: int) -> None:
+    policy, items = recurrent(), pairs(8)
+    term = preference(policy, items)
+    expected = run(recurrent(), term, num_steps=1).metrics["grad_norm"]
+    split = replace(term, max_tokens=tokens)
+    assert len(split.micro_batches(items)) == {1: 8, 40: 4, 10_000: 1}[tokens]
+    assert run(recurrent(), split, num_steps=1).metrics["grad_norm"] == pytest.approx(expected, rel=1e-9)
