@@ -221,7 +221,7 @@ BAD_LATER = {
     "a pattern without a score": ({**STAGES["own"], "judge": {"score_pattern": "Score"}}, "reward"),
     "an optimizer argument": (
         {**STAGES["seed"], "optimizer_kwargs": {"beta": 1}},
-        "unknown optimizer argument 'beta'.*betas",
+        "unknown argument of adamw 'beta'.*betas",
     ),
     "an early stopper": ({**STAGES["given"], "early_stopper": "gone:f"}, "early_stopper 'gone:f'"),
 }
