@@ -10,6 +10,8 @@ seed and find the same scale; the entropy of what they sampled is measured and p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,15 @@ SMALL_EMBEDDINGS = 0.1
 
 
 def llama(sizes: Sizes) -> nn.Module:
-    """A Llama of transformers, without any end-of-sequence token."""
+    """A Llama of transformers with sharpened logits, without any end-of-sequence token."""
+    module: Any = random_llama(sizes)
+    module.eval()
+    _sharpen(module, module.model.embed_tokens.weight, module.model.norm.weight, 0.0, sizes)
+    return module  # type: ignore[no-any-return]
+
+
+def random_llama(sizes: Sizes, eos_id: int | None = None) -> nn.Module:
+    """A Llama of transformers as it is made, in float32, with tied embeddings; token 0 pads."""
     import transformers
 
     torch.manual_seed(SEED)
@@ -35,12 +45,10 @@ def llama(sizes: Sizes) -> nn.Module:
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=None,
+        eos_token_id=eos_id,
         pad_token_id=0,
     )
-    module = transformers.LlamaForCausalLM(config).float().eval()
-    _sharpen(module, module.model.embed_tokens.weight, module.model.norm.weight, 0.0, sizes)
-    return module
+    return transformers.LlamaForCausalLM(config).float()
 
 
 def x_transformer(sizes: Sizes) -> nn.Module:

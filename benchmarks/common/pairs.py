@@ -13,6 +13,7 @@ import torch
 
 from common import work as works
 from common.measure import peak_memory_mb, seconds_of
+from common.models import random_llama
 from common.work import Sizes
 
 PAD, EOS = 0, 1
@@ -56,27 +57,6 @@ def _pairs(count: int, vocabulary: int, shrink: int) -> list[Pair]:
     return [(draw.tokens(60 // shrink, 200 // shrink), response(), response()) for _ in range(count)]
 
 
-def model(sizes: Sizes) -> Any:
-    """A random Llama with tied embeddings, the same for every side."""
-    import transformers
-
-    torch.manual_seed(works.SEED)
-    config = transformers.LlamaConfig(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        intermediate_size=sizes.feed_forward,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-    )
-    return transformers.LlamaForCausalLM(config).float()
-
-
 def in_step_order(task: Pairs) -> list[Pair]:
     """The pairs as our training takes them."""
     from self_rewarding_lm_pytorch.training.batching import step_indices
@@ -104,7 +84,7 @@ def ours(kind: str, small: bool) -> dict[str, Any]:
         return Example(torch.tensor([*prompt, *response]), is_target)
 
     task = work(kind, small)
-    policy = policy_for(model(task.sizes))
+    policy = policy_for(random_llama(task.sizes, EOS))
     pairs = [
         PairExample(number, example(prompt, chosen), example(prompt, rejected))
         for number, (prompt, chosen, rejected) in enumerate(task.pairs)
@@ -163,8 +143,8 @@ def trl(kind: str, small: bool) -> dict[str, Any]:
             disable_tqdm=True,
         )
         trainer = InOrder(
-            model=model(task.sizes),
-            ref_model=model(task.sizes),
+            model=random_llama(task.sizes, EOS),
+            ref_model=random_llama(task.sizes, EOS),
             args=config,
             train_dataset=_dataset(in_step_order(task)),
             processing_class=_tokenizer(task.sizes.vocabulary),
@@ -181,8 +161,8 @@ def trl(kind: str, small: bool) -> dict[str, Any]:
 def plain(kind: str, small: bool) -> dict[str, Any]:
     """A loop as it is usually written: padded rows, all logits, the reference in the same loop."""
     task = work(kind, small)
-    net = model(task.sizes).eval()
-    reference = model(task.sizes).eval().requires_grad_(False)
+    net: Any = random_llama(task.sizes, EOS).eval()
+    reference: Any = random_llama(task.sizes, EOS).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     pairs = in_step_order(task)
     log: list[tuple[float, float]] = []

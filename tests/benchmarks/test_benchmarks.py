@@ -40,6 +40,27 @@ def test_a_benchmark_prints_both_sides_and_their_ratio(script: str, name: str, u
         assert entry["ratio"] == pytest.approx(entry["ours"] / entry["peer"], rel=0.01)
 
 
+def test_preference_training_has_the_losses_of_trl_and_of_a_plain_loop() -> None:
+    pytest.importorskip("trl")
+    entries = _last_line(
+        "preference.py", "--small", "--json", "--repeats", "1", "--threads", "1", "--only", "W3"
+    )
+    names = ["W3", "W3_plain", "W3_memory", "W3_loss_max_diff", "W3_grad_norm_max_diff"]
+    assert list(entries) == names
+    assert all(entries[name]["ours"] < 1e-5 for name in names[3:])
+
+
+def test_both_sides_of_a_pair_in_one_row_lose_what_a_plain_loop_does() -> None:
+    """Without TRL: our child and the plain one, step by step."""
+    arguments = json.dumps({"kind": "W3", "small": True})
+    ours, plain = (
+        _last_line("child.py", f"common.pairs:{side}", "1", arguments) for side in ("ours", "plain")
+    )
+    assert len(ours["steps"]) == len(plain["steps"]) == 2
+    for mine, theirs in zip(ours["steps"], plain["steps"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
 def test_our_side_runs_on_x_transformers_with_entropies_as_in_trained_models() -> None:
     arguments = json.dumps({"work": "W1", "small": True, "model": "x_transformers"})
     result = _last_line("child.py", "common.sides:ours", "1", arguments)
