@@ -126,7 +126,10 @@ class PreferenceObjective:
         )
         total = self._loss(pair, self._beta).sum()
         nll = -(chosen / pair.chosen_lengths.clamp(min=1)).sum()
-        return total + self._nll_weight * nll, _pair_metrics(pair, total, self._beta, self._loss.reduction)
+        sums = _pair_metrics(pair, total, self._beta, self._loss.reduction)
+        if not self._loss.needs_reference:
+            del sums["kl_estimate"]  # there is nothing to diverge from
+        return total + self._nll_weight * nll, sums
 
 
 def _pair_metrics(pair: PairLogProbs, total: Tensor, beta: float, reduction: str) -> Sums:

@@ -47,6 +47,7 @@ def test_a_plan_names_its_loss_and_training_tells_the_sides_apart(
     stage, lines = trained(tmp_path, "given", **settings, epochs=15, dropout=0.0, log_every=1)
     assert stage["metrics"]["accuracy"] == 1.0
     assert lines[-1]["preference_loss"] < lines[0]["preference_loss"]
+    assert ("kl_estimate" in lines[0]) == (settings["loss"] not in ("simpo", "orpo"))
 
 
 def test_a_loss_with_margins_takes_the_judges_points(tmp_path: Path) -> None:
