@@ -154,7 +154,7 @@ def _draw(rows: list[Row], logits: Tensor, sampling: Sampling) -> Iterator[int]:
     keys = torch.tensor([one.key for row in rows for one in row.samples], dtype=torch.int64)
     steps = torch.tensor([len(row.written) for row in rows])[owners]
     if len(owners) > len(rows):
-        logits = logits[torch.tensor(owners, device=logits.device)]
+        logits = logits.index_select(0, torch.tensor(owners, device=logits.device))
     try:
         return iter(sample(logits, sampling, uniforms(keys, steps)).tolist())
     except UnusableLogits as error:

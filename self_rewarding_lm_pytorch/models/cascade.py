@@ -59,7 +59,7 @@ class Fold:
 
     def spread(self, rows: Tensor) -> Tensor:
         """(n, ...) -> (G, m, ...)."""
-        rows = rows if self._from is None else rows[self._from]
+        rows = rows if self._from is None else rows.index_select(0, self._from)
         return rows.view(self.num_segments, self.width, *rows.shape[1:])
 
     def fold(self, queries: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Fold:
         count, heads, width, size = folded.shape
         spread = folded.view(count, heads, self.width, width // self.width, size).transpose(1, 2)
         rows = spread.reshape(count * self.width, heads, width // self.width, size)
-        return rows if self._to is None else rows[self._to]
+        return rows if self._to is None else rows.index_select(0, self._to)
 
 
 class Segments:

@@ -58,7 +58,7 @@ class Before:
         if self._owners is None:
             return [store.expand(len(keys), -1, -1, -1) for store in held]
         width, owners = self.positions.shape[1], self._owners.to(keys.device)
-        return [store[owners, :, :width] for store in held]
+        return [store[:, :, :width].index_select(0, owners) for store in held]
 
 
 class Reading:
