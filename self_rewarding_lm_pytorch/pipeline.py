@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
-from self_rewarding_lm_pytorch.training.metrics import MetricsLog
+from self_rewarding_lm_pytorch.training.metrics import MetricsLog, significant
 
 _DATA_KEYS = ("data", "valid_data", "prompts", "replay")  # settings of a stage that may name files
 
@@ -64,6 +65,7 @@ def run(
     _check(stages, env, folder)
     folder.begin(device=str(env.accelerator.device), data=_data_hashes(stages, plan.base, folder, reporter))
     _keep_initial(plan, folder, env)
+    env.load_initial = partial(_initial_policy, plan, folder, env)
     try:
         for number, stage in enumerate(stages, 1):
             _run_stage(stage, number, folder, env, evaluate, after_stage)
@@ -155,6 +157,14 @@ def _keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
         write_folder(initial, env.policy.save)
 
 
+def _initial_policy(plan: Plan, folder: RunFolder, env: Environment) -> Policy:
+    if isinstance(plan.model, str | Path):
+        return _model(plan)[0]
+    policy = env.policy.copy()
+    policy.restore(folder.path / "initial")
+    return policy
+
+
 def _check(stages: list[StageConfig], env: Environment, folder: RunFolder) -> None:
     """Everything that can be known before any training; all problems together. Finished stages need none."""
     problems = []
@@ -163,6 +173,11 @@ def _check(stages: list[StageConfig], env: Environment, folder: RunFolder) -> No
             continue
         try:
             stage.check(env)
+            if number > 1 and getattr(getattr(stage, "train", None), "reference", "") == "adapter_off":
+                raise ConfigError(
+                    "reference adapter_off is the model without its adapter, but the stages before this one "
+                    "train that, so the two would differ from the start; take reference: stage_start"
+                )
         except (SelfRewardingError, ValueError) as error:
             says_which = str(error).startswith(f"stage {stage.name!r}")
             problems.append(str(error) if says_which else f"stage {number} ({stage.name}): {error}")
@@ -215,7 +230,7 @@ def _figures(stage: StageConfig, outcome: StageOutcome, checkpoint: str) -> Summ
         "generate_seconds": round(outcome.generate_seconds, 3),
         "judge_seconds": round(outcome.judge_seconds, 3),
         "train_seconds": round(outcome.train_seconds, 3),
-        "metrics": {name: round(value, 6) for name, value in outcome.metrics.items()},
+        "metrics": significant(outcome.metrics),
     }
 
 

@@ -44,12 +44,13 @@ class Vote:
     """One reading of a candidate by a judge."""
 
     index: int  # 0 .. num_votes - 1; a forced vote keeps the index of the unparsed vote it follows
-    text: str  # what the judge itself wrote
+    text: str  # what the judge itself wrote; in a comparison: this response's place, and the other response
     score: float | None  # None: no score; absent is not zero
     status: VoteStatus
     reason: str = ""  # why an unparsed vote has no score
     finish_reason: FinishReason = "eos"
     # Of each valid score, lowest first, where they were read instead of sampled; whole numbers in a row.
+    # In a comparison: that the response shown first is preferred, and the second.
     probabilities: tuple[float, ...] = ()
 
 
@@ -135,6 +136,8 @@ class SequenceBatch:
     is_target: Tensor  # bool (B, T), False on padding
     lengths: Tensor  # int64 (B,)
     weights: Tensor | None = None  # float (B, T), of each target's log-prob in its sequence's; None: 1
+    rows: Tensor | None = None  # int64 (M,), of the targets; None: found where they are needed
+    columns: Tensor | None = None  # a device that has to find them makes the step wait for it
 
     @property
     def num_targets(self) -> int:
@@ -145,7 +148,7 @@ class SequenceBatch:
             self.ids.to(device),
             self.is_target.to(device),
             self.lengths.to(device),
-            None if self.weights is None else self.weights.to(device),
+            *(None if x is None else x.to(device) for x in (self.weights, self.rows, self.columns)),
         )
 
 

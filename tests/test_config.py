@@ -230,13 +230,13 @@ def test_every_problem_is_reported_together_with_the_nearest_known_key() -> None
         "plan: seed='seven'",
         "plan: dtype='float61'",
         "stage 1 (sft): unknown key 'epoch'; did you mean 'epochs'?",
-        "stage 2 (self_rewrad): unknown stage kind 'self_rewrad'; known: dpo, external_reward, self_reward, "
-        "sft, spin. Did you mean 'self_reward'?",
+        "stage 2 (self_rewrad): unknown stage kind 'self_rewrad'; known: dpo, external_reward, online, "
+        "self_reward, sft, spin. Did you mean 'self_reward'?",
         "stage 3 (self_reward): prompts is missing",
         "stage 3 (self_reward): num_pairs=0",
         "stage 3 (self_reward): candidates.num=1",
         "stage 3 (self_reward): unknown key 'judge.votez'; did you mean 'votes'?",
-        "stage 4: needs a kind, one of sft, dpo, spin, self_reward, external_reward",
+        "stage 4: needs a kind, one of sft, dpo, spin, self_reward, online, external_reward",
         "stage 5: needs a kind",
         "stage 6 (d): train.loss='dop'",
     ]

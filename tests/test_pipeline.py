@@ -117,8 +117,8 @@ def test_the_run_folder_is_laid_out_as_the_design_says(whole: Any) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {"plan.yaml", "manifest.json", "metrics.jsonl", "summary.json", "stages", "initial"}
     stages = sorted(path.name for path in (folder / "stages").iterdir())
-    assert stages == ["01-seed", "02-given", "03-play", "04-own", "05-text", "06-scored"]
-    for name in ("04-own", "05-text", "06-scored"):
+    assert stages == ["01-seed", "02-given", "03-play", "04-own", "05-live", "06-text", "07-scored"]
+    for name in ("04-own", "05-live", "06-text", "07-scored"):
         inside = {path.name for path in (folder / "stages" / name).iterdir()}
         assert {"candidates", "judgments", "pairs", "skipped.json", "checkpoint"} <= inside
     assert not list(folder.rglob("*.tmp"))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from self_rewarding_lm_pytorch.config import load_plan
+from self_rewarding_lm_pytorch.stages import STAGES
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 
@@ -29,6 +31,12 @@ def test_the_readme_shows_the_two_commands_and_they_exist_in_the_makefile():
     for command in ("demo", "test"):
         assert f"make {command}" in README
         assert re.search(rf"^{command}: ", makefile, re.MULTILINE)
+
+
+def test_every_stage_the_readme_shows_is_one_a_plan_may_have():
+    shown = yaml.safe_load(re.findall(r"^stages:\n(?:  .*\n)+", README, re.MULTILINE)[0])
+    assert {stage["kind"] for stage in shown["stages"]} == set(STAGES)
+    assert len(load_plan({"model": "any", **shown}).stages) == len(shown["stages"])
 
 
 def test_every_judge_the_readme_shows_is_one_a_plan_may_name():

@@ -76,7 +76,7 @@ def ours(kind: str, small: bool) -> dict[str, Any]:
     from self_rewarding_lm_pytorch.training.batching import CPU_TOKENS
     from self_rewarding_lm_pytorch.training.loop import Hooks, train
     from self_rewarding_lm_pytorch.training.objectives import PreferenceObjective, Term
-    from self_rewarding_lm_pytorch.training.reference import StoredReference
+    from self_rewarding_lm_pytorch.training.reference import LiveReference, StoredReference
     from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
     def example(prompt: list[int], response: list[int]) -> Example:
@@ -101,8 +101,8 @@ def ours(kind: str, small: bool) -> dict[str, Any]:
     hooks = Hooks(on_log=lambda step, steps, metrics: log.append(metrics))
 
     def run() -> None:
-        reference = StoredReference.from_policy(
-            policy, pairs, micro_batch_size=task.step, max_tokens=CPU_TOKENS
+        reference = StoredReference.of(
+            LiveReference(policy), pairs, micro_batch_size=task.step, max_tokens=CPU_TOKENS
         )
         loss = PREFERENCE_LOSSES["dpo"]
         objective = PreferenceObjective(loss, reference, beta=BETA, fork_width=policy.fork_width)

@@ -17,7 +17,8 @@ def collate(examples: Sequence[Example]) -> SequenceBatch:
     for row, example in enumerate(examples):
         ids[row, : len(example)] = example.ids
         is_target[row, : len(example)] = example.is_target
-    return SequenceBatch(ids, is_target, lengths)
+    rows, columns = is_target.nonzero(as_tuple=True)
+    return SequenceBatch(ids, is_target, lengths, rows=rows, columns=columns)
 
 
 def collate_pairs(pairs: Sequence[PairExample], *, fork_width: int = 0, ld_alpha: float = 1.0) -> PairBatch:

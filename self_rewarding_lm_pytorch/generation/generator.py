@@ -20,7 +20,7 @@ from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.prefixes import reading_order, shared_prefix
 from self_rewarding_lm_pytorch.seeds import uniforms
 
-DEFAULT_TOKEN_BUDGET = 65_536
+DEFAULT_TOKEN_BUDGET = 32_768
 
 
 class PolicyGenerator:

@@ -1,4 +1,4 @@
-"""Where a judge's score stands: the tokens before it, and those of each valid value."""
+"""Where a judge's answer stands: the tokens that all valid answers begin with, and those that each adds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,34 @@ from self_rewarding_lm_pytorch.models.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreSlot:
-    """The text before a score and its valid values, as tokens."""
+class Slot:
+    """The valid answers, as tokens."""
 
-    prefix: Tokens  # what the values have in common
-    choices: tuple[Tokens, ...]  # what each adds, at least one token, the lowest value first
+    prefix: Tokens  # what the answers have in common
+    choices: tuple[Tokens, ...]  # what each adds, at least one token, in the order they were given
+
+    @property
+    def num_tokens(self) -> int:
+        """Room that the slot needs behind what stands before it."""
+        return len(self.prefix) + max(map(len, self.choices))
+
+    def probabilities(
+        self, policy: Policy, contexts: Sequence[Tokens], *, temperature: float = 1.0, use_cache: bool = True
+    ) -> Tensor:
+        """The distribution over the answers behind each context: float64 (contexts, choices), CPU."""
+        return choice_probabilities(
+            policy,
+            [context + self.prefix for context in contexts],
+            self.choices,
+            temperature=temperature,
+            use_cache=use_cache,
+        ).cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSlot(Slot):
+    """The text before a score and its valid values, the lowest first."""
+
     values: tuple[float, ...]
 
     @classmethod
@@ -48,30 +71,12 @@ class ScoreSlot:
                 f"{setting} needs to tell the scores {' and '.join(same[:4])} apart, but the tokenizer "
                 f"writes them with the same tokens; use {instead}, or scores that it can write (score_range)"
             )
-        shared = _shared_length(whole)
-        choices = tuple(tokens[shared:] for tokens in whole)
-        return cls(whole[0][:shared], choices, tuple(float(text) for text in texts))
-
-    @property
-    def num_tokens(self) -> int:
-        """Room that the slot needs behind what stands before it."""
-        return len(self.prefix) + max(map(len, self.choices))
-
-    def probabilities(
-        self, policy: Policy, contexts: Sequence[Tokens], *, temperature: float = 1.0, use_cache: bool = True
-    ) -> Tensor:
-        """The distribution over the values behind each context: float64 (contexts, values), CPU."""
-        return choice_probabilities(
-            policy,
-            [context + self.prefix for context in contexts],
-            self.choices,
-            temperature=temperature,
-            use_cache=use_cache,
-        ).cpu()
+        return cls(*split(whole), tuple(float(text) for text in texts))
 
 
-def _shared_length(rows: Sequence[Tokens]) -> int:
-    """How many tokens all rows begin with, leaving each row at least one of its own."""
-    shortest = min(map(len, rows))
-    equal = (len({row[place] for row in rows}) == 1 for place in range(shortest))
-    return min(next((place for place, same in enumerate(equal) if not same), shortest), shortest - 1)
+def split(whole: Sequence[Tokens]) -> tuple[Tokens, tuple[Tokens, ...]]:
+    """What all rows (different, none empty) begin with, and the rest of each: at least one token."""
+    shortest = min(map(len, whole))
+    equal = (len({row[place] for row in whole}) == 1 for place in range(shortest))
+    shared = min(next((place for place, same in enumerate(equal) if not same), shortest), shortest - 1)
+    return whole[0][:shared], tuple(row[shared:] for row in whole)

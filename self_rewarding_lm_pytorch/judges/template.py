@@ -1,4 +1,4 @@
-"""The prompt a judge is shown: the rubric first, then prompt and response as data, then the question.
+"""The prompt a judge is shown: the rubric first, then prompt and responses as data, then the question.
 
 The additive five-point rubric is that of Self-Rewarding LMs (arXiv 2401.10020, figure 2), in our own
 words. The rubric stands first so that all judgments share it as a prefix.
@@ -17,28 +17,34 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
 
-_VARIABLES = {"prompt", "response"}
-_BUILTIN_TAGS = ("prompt", "response")
+POINTWISE = ("prompt", "response")
+"""What a template shows of which a response's score is asked."""
+
+PAIRWISE = ("prompt", "first", "second")
+"""What a template shows that asks which of two responses is better."""
+
 _GAP = r"[\s\p{Cf}]*"  # white space and invisible characters
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedJudgePrompt:
-    """What the judge is shown, and how many delimiters were escaped in the prompt and response."""
+    """What the judge is shown, and how many delimiters were escaped in the data."""
 
     text: str
     num_escaped: int
 
 
 class JudgeTemplate:
-    """Renders prompt and response, which are data and never templates, into a judge's prompt.
+    """Renders prompt and response(s), which are data and never templates, into a judge's prompt.
 
-    source: a jinja2 template that uses `prompt` and `response` and no other variable.
+    source: a jinja2 template that uses each of `variables` and no other variable.
     name: how messages call the template.
     auto_dedent: remove the source's common indentation and its first and last blank lines.
-    template_fn: a function (prompt, response) -> text, in the place of the source.
+    template_fn: a function (prompt, response) -> text, in the place of the source; it gets as many texts,
+        in their order, as there are `variables`.
     escaped_tags: names of the tags between which the template quotes. In the quoted data the `<` of
         such a tag becomes `&lt;`, so that it cannot end the quotation. Built-in templates use it.
+    variables: POINTWISE or PAIRWISE.
     Raises ConfigError for a source that is not valid, or uses too few or other variables.
     """
 
@@ -48,8 +54,9 @@ class JudgeTemplate:
         *,
         name: str = "custom",
         auto_dedent: bool = True,
-        template_fn: Callable[[str, str], str] | None = None,
+        template_fn: Callable[..., str] | None = None,
         escaped_tags: tuple[str, ...] = (),
+        variables: tuple[str, ...] = POINTWISE,
     ) -> None:
         if source is None and template_fn is None:
             raise ConfigError(
@@ -62,60 +69,79 @@ class JudgeTemplate:
         self.source = source
         self.template_fn = template_fn
         self.escaped_tags = escaped_tags
+        self.variables = variables
         needs_source = source is not None and template_fn is None
-        self._template = _compile(source, name) if needs_source and source is not None else None
+        self._template = _compile(source, name, variables) if needs_source and source is not None else None
         tags = "|".join(regex.escape(tag) for tag in escaped_tags)
         self._delimiter = (
             regex.compile(rf"(?i)[<\uFF1C\uFE64](?={_GAP}/?{_GAP}(?:{tags})(?![\w-]))") if tags else None
         )
 
     @classmethod
-    def builtin(cls, name: str) -> "JudgeTemplate":
+    def builtin(cls, name: str, variables: tuple[str, ...] = POINTWISE) -> "JudgeTemplate":
         """One of our templates by name; see `builtin_names`. Raises ConfigError for another name."""
-        if name not in (known := builtin_names()):
+        if name not in (known := builtin_names(variables)):
             raise ConfigError(
-                f"There is no built-in judge template {name!r}, so nothing could be judged with it. "
-                f"Known: {', '.join(known)}. For a template of your own, give its text."
+                f"There is no built-in judge template {name!r} that shows {', '.join(variables)}, so nothing "
+                f"could be judged with it. Known: {', '.join(known)}. For a template of your own, give its "
+                "text."
             )
-        source = _folder().joinpath(f"{name}.jinja").read_text(encoding="utf-8")
-        return cls(source, name=name, escaped_tags=_BUILTIN_TAGS)
+        return cls(_builtin_source(name), name=name, escaped_tags=variables, variables=variables)
 
-    def render(self, prompt: str, response: str) -> RenderedJudgePrompt:
-        """The judge's prompt. Raises ConfigError where the template, JudgeError where the function fails."""
+    def render(self, *data: str) -> RenderedJudgePrompt:
+        """The judge's prompt for the texts of `variables`, in their order.
+
+        Raises ConfigError where the template, JudgeError where the function fails.
+        """
         num_escaped = 0
         if self._delimiter is not None:
-            prompt, in_prompt = self._delimiter.subn("&lt;", prompt)
-            response, in_response = self._delimiter.subn("&lt;", response)
-            num_escaped = in_prompt + in_response
+            escaped = [self._delimiter.subn("&lt;", text) for text in data]
+            data = tuple(text for text, _ in escaped)
+            num_escaped = sum(count for _, count in escaped)
         if self._template is None:
-            return RenderedJudgePrompt(self._call(prompt, response), num_escaped)
+            return RenderedJudgePrompt(self._call(data), num_escaped)
+        named = dict(zip(self.variables, data, strict=True))
         try:
-            text = self._template.render(prompt=prompt, response=response)
+            text = self._template.render(named)
         except Exception as error:  # a template may divide by zero or call what the sandbox forbids
             raise ConfigError(
                 f"The judge template {self.name!r} failed while rendering ({error}), so nothing can "
-                f"be judged with it. The response began with {response[:80]!r}."
+                f"be judged with it. The response began with {data[-1][:80]!r}."
             ) from error
         return RenderedJudgePrompt(text, num_escaped)
 
-    def _call(self, prompt: str, response: str) -> str:
+    def _call(self, data: tuple[str, ...]) -> str:
         assert self.template_fn is not None
         try:
-            text = self.template_fn(prompt, response)
+            text = self.template_fn(*data)
             if not isinstance(text, str):
                 raise TypeError(f"it returned {type(text).__name__}, not text")
         except Exception as error:
             raise JudgeError(
                 f"template_fn of the judge template {self.name!r} failed ({error}), so this response "
-                f"cannot be judged. It was called with {prompt[:80]!r} and {response[:80]!r}."
+                f"cannot be judged. It was called with {' and '.join(repr(part[:80]) for part in data)}."
             ) from error
         return text
 
 
-def builtin_names() -> tuple[str, ...]:
-    """Names that `JudgeTemplate.builtin` knows, sorted."""
+def builtin_names(variables: tuple[str, ...] = POINTWISE) -> tuple[str, ...]:
+    """Names that `JudgeTemplate.builtin` knows, sorted: of our templates that show these variables."""
     files = (entry.name for entry in _folder().iterdir())
-    return tuple(sorted(file.removesuffix(".jinja") for file in files if file.endswith(".jinja")))
+    names = sorted(file.removesuffix(".jinja") for file in files if file.endswith(".jinja"))
+    return tuple(name for name in names if _used(_builtin_source(name)) == set(variables))
+
+
+def _builtin_source(name: str) -> str:
+    return _folder().joinpath(f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def _used(source: str) -> set[str]:
+    return meta.find_undeclared_variables(SandboxedEnvironment().parse(source))
+
+
+def placeholders(variables: tuple[str, ...]) -> str:
+    """How a template's text shows the variables, for messages."""
+    return " and ".join(f"{{{{ {name} }}}}" for name in variables)
 
 
 def _folder() -> Traversable:
@@ -126,7 +152,7 @@ def _dedent(source: str) -> str:
     return re.sub(r"\A(?:[ \t]*\r?\n)+|\s+\Z", "", textwrap.dedent(source))
 
 
-def _compile(source: str, name: str) -> Template:
+def _compile(source: str, name: str, variables: tuple[str, ...]) -> Template:
     """A sandboxed template, after a check of its variables before any model is loaded."""
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
@@ -142,11 +168,11 @@ def _compile(source: str, name: str) -> Template:
             f"{error.lineno}: {line.strip()!r}. Nothing could be judged with it; correct that line."
         ) from error
     found = meta.find_undeclared_variables(tree)
-    if found != _VARIABLES:
+    if found != set(variables):
         raise ConfigError(
             f"The judge template {name!r} uses the variables {sorted(found) or 'none'}, expected "
-            f"exactly {sorted(_VARIABLES)}: the judge must be shown both, and nothing else can be "
-            "filled in. Write {{ prompt }} and {{ response }}."
+            f"exactly {list(variables)}: the judge must be shown all of them, and nothing else can be "
+            f"filled in. Write {placeholders(variables)}."
         )
     if next(meta.find_referenced_templates(tree), "") != "":
         raise ConfigError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from self_rewarding_lm_pytorch.errors import CheckpointError
+from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.weights import load_weights
 
 
@@ -19,10 +20,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         place = path / "checkpoint" if (path / "checkpoint").is_dir() else path
-        files = sorted(place.glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(f"there is no .safetensors file in {place}; name a stage's checkpoint")
-        load_weights(model, *files)
+        policy_for(model).restore(place)
     elif path.exists():
         load_weights(model, path)
     else:

@@ -35,12 +35,12 @@ class HuggingFaceSharedCache(SharedCache):
     policy: HuggingFacePolicy
 
     def __init__(self, policy: HuggingFacePolicy, prefix: Tokens = ()) -> None:
-        config = policy.module.config.get_text_config()
+        config = policy.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
-        if not getattr(policy.module, "_supports_attention_backend", False) or kinds - _KNOWN_LAYERS:
-            raise NotImplementedError(f"{type(policy.module).__name__} computes its own attention")
+        if not getattr(policy.model, "_supports_attention_backend", False) or kinds - _KNOWN_LAYERS:
+            raise NotImplementedError(f"{type(policy.model).__name__} computes its own attention")
         self._layer_types = getattr(config, "layer_types", None)
-        parts: list[Any] = [part for part in policy.module.modules() if hasattr(part, "config")]
+        parts: list[Any] = [part for part in policy.model.modules() if hasattr(part, "config")]
         self._configs = list({id(part.config): part.config for part in parts}.values())
         self._splits_head = policy.has_plain_head  # tried here, with the model's own attention
         super().__init__(policy, prefix)
@@ -63,10 +63,10 @@ class HuggingFaceSharedCache(SharedCache):
         rows = torch.arange(len(ids), device=ids.device)
         arguments: dict[str, Any] = {"position_ids": positions, "use_cache": False}
         if self._splits_head:
-            hidden = self.policy.module.base_model(ids, **arguments).last_hidden_state
+            hidden = self.policy.model.base_model(ids, **arguments).last_hidden_state
             return self.policy.head(hidden[rows, last])
         kept, place = last.unique(return_inverse=True)
-        logits: Tensor = self.policy.module(ids, logits_to_keep=kept, **arguments).logits
+        logits: Tensor = self.policy.model(ids, logits_to_keep=kept, **arguments).logits
         return logits[rows, place]
 
 
@@ -109,7 +109,7 @@ class HuggingFaceOwnCache(CohortCache):
 
     def start(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> tuple[Tensor, Cohort]:
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        is_double = any(part.dtype == torch.float64 for part in self.policy.module.parameters())
+        is_double = any(part.dtype == torch.float64 for part in self.policy.model.parameters())
         if is_double and int(lengths.min()) < int(lengths.max()):
             # transformers masks with a number that a float32 softmax takes for minus infinity; a
             # padding position, which sees nothing else, becomes NaN and spreads.
@@ -127,7 +127,7 @@ class _LeftPadded(Cohort):
 
     def __init__(self, policy: HuggingFacePolicy, lengths: Tensor, width: int, capacity: int) -> None:
         self._policy = policy
-        self._cache = DynamicCache(config=policy.module.config)
+        self._cache = DynamicCache(config=policy.model.config)
         layers = self._cache.layers
         layers[:] = [_GrowingLayer(capacity) if type(x) is DynamicLayer else x for x in layers]
         padding = width - lengths
@@ -151,7 +151,7 @@ class _LeftPadded(Cohort):
             arguments["position_ids"] = positions
         if self._mask is not None:
             arguments["attention_mask"] = self._mask[:, : self._filled]
-        logits: Tensor = self._policy.module(ids, logits_to_keep=1, **arguments).logits
+        logits: Tensor = self._policy.model(ids, logits_to_keep=1, **arguments).logits
         return logits[:, -1]
 
     def extend(self, tokens: Tensor) -> Tensor:

@@ -15,11 +15,20 @@ from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
 
 
 def policy_for(module: nn.Module, *, tokenizer: Any = None) -> Policy:
-    """The policy of a module's family: Hugging Face, x-transformers, or any module to logits."""
+    """The policy of a module's family: peft, Hugging Face, x-transformers, or any module to logits."""
     families = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    if "peft" in families:  # before transformers, of whose classes it is too
+        from self_rewarding_lm_pytorch.models.huggingface_adapters import AdapterPolicy
+
+        return AdapterPolicy(module, tokenizer)
     if "transformers" in families:
         from self_rewarding_lm_pytorch.models.huggingface import HuggingFacePolicy
 
+        if getattr(module, "_hf_peft_config_loaded", False):
+            raise ConfigError(
+                "the model holds an adapter as transformers itself loads it, which no checkpoint could be "
+                "restored to; load it with peft: PeftModel.from_pretrained(base, folder, is_trainable=True)"
+            )
         return HuggingFacePolicy(module, tokenizer)
     if "x_transformers" in families:
         from x_transformers import AutoregressiveWrapper, TransformerWrapper

@@ -32,11 +32,19 @@ def target_logprobs(
             features = policy.forked_features(batch.ids, batch.positions, batch.branches)
             features = features[batch.rows, batch.sources]
             return _chunked(policy, features, batch.targets, chunk_size), batch.sequences
-        if bool(batch.is_target[:, 0].any()):
-            raise ValueError("position 0 cannot be a target: nothing stands before it")
-        rows, columns = batch.is_target.nonzero(as_tuple=True)
+        rows, columns = _places(batch)
         features = policy.features(batch.ids)[rows, columns - 1]  # position t - 1 predicts token t
         return _chunked(policy, features, batch.ids[rows, columns], chunk_size), rows
+
+
+def _places(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the targets."""
+    if batch.rows is not None and batch.columns is not None:
+        return batch.rows, batch.columns
+    if bool(batch.is_target[:, 0].any()):
+        raise ValueError("position 0 cannot be a target: nothing stands before it")
+    rows, columns = batch.is_target.nonzero(as_tuple=True)
+    return rows, columns
 
 
 def sequence_logprobs(
@@ -45,7 +53,7 @@ def sequence_logprobs(
     """Weighted sum of each sequence's target log-probs, float32 (sequences,); 0 without targets."""
     logprobs, rows = target_logprobs(policy, batch, chunk_size=chunk_size)
     if batch.weights is not None:
-        of_targets = batch.weights if isinstance(batch, ForkedBatch) else batch.weights[batch.is_target]
+        of_targets = batch.weights if isinstance(batch, ForkedBatch) else batch.weights[_places(batch)]
         logprobs = logprobs * of_targets
     count = len(batch.ids) * (2 if isinstance(batch, ForkedBatch) else 1)
     sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device)

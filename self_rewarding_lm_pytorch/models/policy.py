@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.models.agreement import cache_agrees, fork_agrees
 from self_rewarding_lm_pytorch.models.caches import Cache, RecomputingCache
 from self_rewarding_lm_pytorch.models.weights import load_weights
@@ -84,7 +85,10 @@ class Policy(ABC):
 
     def restore(self, folder: Path) -> None:
         """Takes the weights that `save` wrote there."""
-        load_weights(self.module, *sorted(folder.glob("*.safetensors")))
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(f"there is no .safetensors file in {folder}; name a stage's checkpoint")
+        load_weights(self.module, *files)
 
     @contextmanager
     def dropout(self, probability: float | None) -> Iterator[None]:
@@ -99,11 +103,44 @@ class Policy(ABC):
             for (owner, name), value in zip(places, before, strict=True):
                 setattr(owner, name, value)
 
+    def check_recomputing(self) -> None:
+        """Raises ConfigError where `recomputing` cannot be had."""
+        raise ConfigError(no_recomputing(self.family))
+
+    @contextmanager
+    def recomputing(self, wanted: bool) -> Iterator[None]:
+        """Layers keep no activations for the backward pass for a while, but are computed again there."""
+        if wanted:
+            self.check_recomputing()
+        yield
+
+    def adapter_fault(self) -> str:
+        """Why the model without its adapter is not the policy as it now stands; empty where it is.
+
+        Where it is, it may serve as the reference of training that starts now.
+        """
+        return (
+            f"this {self.family} model has no adapter to switch off; take reference: stage_start, or give "
+            "the model with one (peft.get_peft_model)"
+        )
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """The model with all its adapters switched off for a while."""
+        raise ConfigError(self.adapter_fault())
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """No dropout, no gradients; the former mode comes back."""
         with evaluation_mode(self.module):
             yield
+
+
+def no_recomputing(model: str) -> str:
+    """What is said where layers cannot be computed again."""
+    return (
+        f"gradient_checkpointing: {model} models have no way to compute their layers again in the backward "
+        "pass; leave it out, and lower micro_batch_tokens if memory is short"
+    )
 
 
 @contextmanager

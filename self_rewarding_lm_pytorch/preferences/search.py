@@ -63,41 +63,61 @@ class PairSearch:
         self._rule = rule
         self._store = store
         self._num_pairs = num_pairs
-        self._max_visits = len(prompts) if num_pairs is None else VISITS_PER_PAIR * num_pairs
         self._shard_size = shard_size
         self._seed = tuple(seed)
         self._reporter = reporter
         self._orders: dict[int, torch.Tensor] = {}  # of the round under way
+        self._num_shards = self._num_visits = 0  # so far
+        self._skips: list[Skipped] = []
+        self._visited: set[int] = set()
         self.work = Work()
 
     def run(self) -> list[PreferencePair]:
         """The pairs, in the order they were found. No pair at all is a DataError with the yield."""
-        pairs: list[PreferencePair] = []
-        skipped: list[Skipped] = []
-        visited: set[int] = set()
         try:
-            for shard, visits in self._shards(pairs):
-                pairs += self._shard(shard, visits, len(pairs))
-                skipped += self._skipped(shard)
-                visited |= {prompt.index for prompt, _ in visits}
+            pairs = self.more(self._num_pairs)
         finally:
-            self._write_skipped(skipped)
-        self.work.counts.prompts = len(visited)
+            self.write_skipped()
+        self.check_found()
         self._tell(pairs)
         return pairs
 
-    def _shards(self, pairs: list[PreferencePair]) -> Iterator[tuple[int, list[Visit]]]:
-        done = shard = 0
-        while done < self._max_visits:
-            size = min(self._shard_size, self._max_visits - done)
-            if self._num_pairs is not None:
-                missing = self._num_pairs - len(pairs)
+    def more(self, num_pairs: int | None) -> list[PreferencePair]:
+        """Goes on until so many further pairs are found, or the bound is reached; None: every prompt once."""
+        pairs: list[PreferencePair] = []
+        for shard, visits in self._shards(pairs, num_pairs):
+            missing = None if num_pairs is None else num_pairs - len(pairs)
+            pairs += self._shard(shard, visits, missing)
+            self._skips += self._skipped(shard)
+            self._visited |= {prompt.index for prompt, _ in visits}
+            self.work.counts.prompts = len(self._visited)
+        return pairs
+
+    def check_found(self) -> None:
+        """Raises DataError with the yield where no pair has been found at all."""
+        counts = self.work.counts
+        if not counts.pairs:
+            raise DataError(
+                f"no preference pair came out of {counts.visits:,} visits to prompts, so there is nothing to "
+                "train on. Where they were lost:\n    " + "\n    ".join(counts.lines())
+            )
+
+    def _shards(
+        self, pairs: list[PreferencePair], num_pairs: int | None
+    ) -> Iterator[tuple[int, list[Visit]]]:
+        left = len(self._prompts) if num_pairs is None else VISITS_PER_PAIR * num_pairs
+        while left > 0:
+            size = min(self._shard_size, left)
+            if num_pairs is not None:
+                missing = num_pairs - len(pairs)
                 if missing <= 0:
                     return
                 size = min(size, max(missing, self._shard_size // 16))
-            yield shard, [self._visit(number) for number in range(done, done + size)]
-            done += size
-            shard += 1
+            first = self._num_visits
+            yield self._num_shards, [self._visit(number) for number in range(first, first + size)]
+            self._num_visits += size
+            self._num_shards += 1
+            left -= size
 
     def _visit(self, number: int) -> Visit:
         """Each round visits every prompt once, in an order of its own."""
@@ -107,11 +127,11 @@ class PairSearch:
             self._orders = {visit: torch.randperm(len(self._prompts), generator=generator)}
         return self._prompts[int(self._orders[visit][place])], visit
 
-    def _shard(self, shard: int, visits: list[Visit], num_found: int) -> list[PreferencePair]:
+    def _shard(self, shard: int, visits: list[Visit], missing: int | None) -> list[PreferencePair]:
         if not self._store.has(PreferencePair, shard):
             candidates = self._candidates(shard, visits)
             judgments = self._judgments(shard, visits, candidates)
-            self._pair_up(shard, visits, candidates, judgments, num_found)
+            self._pair_up(shard, visits, candidates, judgments, missing)
         self._add_work(shard)
         return self._store.read(PreferencePair, shard)
 
@@ -154,7 +174,7 @@ class PairSearch:
         visits: list[Visit],
         candidates: list[Candidate],
         judgments: list[Judgment],
-        num_found: int,
+        missing: int | None,
     ) -> None:
         counts = Yield()
         pairs: list[PreferencePair] = []
@@ -164,7 +184,7 @@ class PairSearch:
         for place, (prompt, visit) in enumerate(visits):
             own = slice(place * width, (place + 1) * width)
             outcome = self._rule.pair(prompt, visit, candidates[own], judgments[own])
-            full = self._num_pairs is not None and num_found + len(pairs) >= self._num_pairs
+            full = missing is not None and len(pairs) >= missing
             if full and isinstance(outcome, PreferencePair):
                 outcome = Skipped(prompt.index, visit, "more than asked for")
             counts.add_outcome(outcome)
@@ -192,21 +212,15 @@ class PairSearch:
                 total = getattr(self.work.counts, part.name) + found[part.name]
                 setattr(self.work.counts, part.name, total)
 
-    def _write_skipped(self, skipped: list[Skipped]) -> None:
+    def write_skipped(self) -> None:
         """skipped.json: the visits that gave no pair, for people to look at."""
         texts = {prompt.index: prompt.text for prompt in self._prompts}
-        visits = [{**_plain(entry), "prompt": texts[entry.prompt_index]} for entry in skipped]
-        counts = dict(Counter(entry.reason for entry in skipped))
+        visits = [{**_plain(entry), "prompt": texts[entry.prompt_index]} for entry in self._skips]
+        counts = dict(Counter(entry.reason for entry in self._skips))
         write_json(self._store.folder / "skipped.json", {"counts": counts, "visits": visits})
 
     def _tell(self, pairs: list[PreferencePair]) -> None:
-        table = self.work.counts.lines()
-        if not pairs:
-            raise DataError(
-                f"no preference pair came out of {self.work.counts.visits:,} visits to prompts, so there is "
-                "nothing to train on. Where they were lost:\n    " + "\n    ".join(table)
-            )
-        self._reporter.lines(table)
+        self._reporter.lines(self.work.counts.lines())
         if self._num_pairs is not None and len(pairs) < self._num_pairs:
             self._reporter.warn(
                 f"{len(pairs):,} pairs were found of the {self._num_pairs:,} asked for, after "

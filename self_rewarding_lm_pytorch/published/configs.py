@@ -194,7 +194,7 @@ class ExternalRewardDPOConfig(_RewardedConfig, _RewardModel):
 
 @dataclass
 class SelfPlayConfig(FinetuneConfig):
-    """SPIN self-play on a supervised data set."""
+    """SPIN self-play on a supervised data set; beyond the published arguments, several iterations."""
 
     train_dataset: Any
     valid_dataset: Any = None
@@ -207,6 +207,7 @@ class SelfPlayConfig(FinetuneConfig):
     trainer_kwargs: dict[str, Any] = field(default_factory=dict)
     spin_kwargs: dict[str, Any] = field(default_factory=dict)
     beta: float | None = None
+    num_iterations: int = field(default=1, kw_only=True)
 
     def stage(self, rewards: Mapping[str, RewardConfig]) -> StageConfig:
         where = "SelfPlayConfig.trainer_kwargs"
@@ -232,6 +233,7 @@ class SelfPlayConfig(FinetuneConfig):
                 "name": "spin",
                 "data": one_dataset(self.train_dataset),
                 "valid_data": one_dataset(self.valid_dataset),
+                "num_iterations": self.num_iterations,
                 "max_seq_len": self.max_seq_len,
                 "opponent": opponent,
                 "train": settings,

@@ -25,7 +25,7 @@ from self_rewarding_lm_pytorch.published.defaults import DPO_DEFAULTS, EPOCHS_UN
 from self_rewarding_lm_pytorch.published.modules import DPO
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
-from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog

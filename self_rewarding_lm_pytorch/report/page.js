@@ -29,7 +29,7 @@
   function vote([text, score, status, reason]) {
     const made = element("li", "", foreign(text), element("b", "", points(score)));
     if (status === "f") made.append(element("em", "", "score forced after an unparsed vote"));
-    if (status === "e") made.append(element("em", "", "expected: the mean of this distribution, nothing sampled"));
+    if (status === "e") made.append(element("em", "", "expected: the mean of the judge's distribution, nothing sampled"));
     if (status === "u") made.append(element("em", "", "unparsed: " + (data.texts[reason] || "no reason given")));
     return made;
   }

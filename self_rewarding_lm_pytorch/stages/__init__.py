@@ -12,6 +12,7 @@ STAGES: Registry[type[StageConfig]] = Registry(
         "dpo": f"{_HERE}.dpo:DPOStage",
         "spin": f"{_HERE}.spin:SPINStage",
         "self_reward": f"{_HERE}.self_reward:SelfRewardStage",
+        "online": f"{_HERE}.online:OnlineStage",
         "external_reward": f"{_HERE}.external_reward:ExternalRewardStage",
     },
 )

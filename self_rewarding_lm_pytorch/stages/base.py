@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,15 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
+from self_rewarding_lm_pytorch.generation.generator import DEFAULT_TOKEN_BUDGET, PolicyGenerator
 from self_rewarding_lm_pytorch.models.caches import RecomputingCache
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.preferences.search import Work
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
-from self_rewarding_lm_pytorch.training.settings import TrainSettings
+from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
 
 
 class Settings(BaseModel):
@@ -33,7 +34,7 @@ class Settings(BaseModel):
 class GenerationSettings(Settings):
     """How much is sampled at once."""
 
-    token_budget: Annotated[int, Field(ge=1)] = 32_768  # cached positions in one batch
+    token_budget: Annotated[int, Field(ge=1)] = DEFAULT_TOKEN_BUDGET  # cached positions in one batch
     shard_size: Annotated[int, Field(ge=1)] = 64  # visits to prompts between two saves
     use_cache: bool = True  # False: read everything again for each token (slow; for comparison)
 
@@ -49,6 +50,7 @@ class Environment:
     reporter: Reporter
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     base: Path | None = None  # where relative paths of the plan start
+    load_initial: Callable[[], Policy] | None = None  # the model as the run began, in memory of its own
 
     def generator(self, policy: Policy | None = None, codec: Codec | None = None) -> PolicyGenerator:
         """A generator for the policy (or another model), cached where its cache is right."""
@@ -67,6 +69,19 @@ class Environment:
         if policy.cache_kind not in policy.cache_kinds()[:1]:
             self.reporter.say_once(f"this {policy.family} model is sampled by {policy.cache_kind.kind}")
         return policy.cache_kind is not RecomputingCache
+
+    def initial_policy(self) -> Policy:
+        """The model as the run began, frozen; read again, so that nobody has to hold it."""
+        if self.load_initial is None:
+            raise ConfigError(
+                "reference initial is the model as a run began, but nothing was kept of it here; use a plan, "
+                "or reference stage_start"
+            )
+        policy = self.load_initial()
+        policy.module.to(self.accelerator.device)
+        policy.module.eval().requires_grad_(False)
+        policy.autocast = self.policy.autocast
+        return policy
 
     def needed_codec(self, stage: str) -> Codec:
         if self.codec is None:
@@ -109,6 +124,13 @@ class StageOutcome:
     train_seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def add(self, work: Work) -> None:
+        """What a search for pairs came to."""
+        self.counts = work.counts
+        self.tokens_generated = work.tokens_generated
+        self.generate_seconds = work.generate_seconds
+        self.judge_seconds = work.judge_seconds
+
 
 class StageConfig(Settings):
     """A stage of a plan: its settings, and how it runs."""
@@ -121,6 +143,11 @@ class StageConfig(Settings):
         train = getattr(self, "train", None)
         if isinstance(train, TrainSettings):
             check_optimizer_arguments(train)
+            if train.gradient_checkpointing:
+                env.policy.check_recomputing()
+        is_off = isinstance(train, PreferenceSettings) and train.reference == "adapter_off"
+        if is_off and (fault := env.policy.adapter_fault()):
+            raise ConfigError(f"reference adapter_off cannot be had: {fault}")
 
     @abstractmethod
     def run(self, run: StageRun) -> StageOutcome:

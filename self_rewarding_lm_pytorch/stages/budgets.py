@@ -42,34 +42,48 @@ def response_budget(
 
 
 def judged_budgets(
-    *, stage: str, response: Budgets, judgment: int, judge_prompt: int, forced: int, context: int | None
+    *,
+    stage: str,
+    response: Budgets,
+    judgment: int,
+    judge_prompt: int,
+    forced: int,
+    context: int | None,
+    num_responses: int = 1,
 ) -> Budgets:
     """Both budgets so that rubric, prompt, response, judgment and forced score fit the judge's context.
 
     judgment: tokens a judge may write; 0 where it writes nothing and its score alone is read.
     judge_prompt: tokens of the rendered judge prompt for the longest prompt and no response.
-    forced: tokens of a score that is appended and not sampled.
+    forced: tokens of a score, or a label, that is appended and not sampled.
+    num_responses: as many as a judge prompt shows; each has the response's budget.
     """
     if context is None:
         return Budgets(response.response, judgment, response.notes)
     room = context - judge_prompt - forced
-    if response.response + judgment <= room:
+    responses = num_responses * response.response
+    if responses + judgment <= room:
         return Budgets(response.response, judgment, response.notes)
-    lowered_judgment = max(min(judgment, SMALL_JUDGMENT), room - response.response)
-    lowered_response = min(response.response, room - lowered_judgment)
+    lowered_judgment = max(min(judgment, SMALL_JUDGMENT), room - responses)
+    lowered_response = min(response.response, (room - lowered_judgment) // num_responses)
     if lowered_response < min(SMALLEST_RESPONSE, response.response):
         raise ConfigError(
             f"stage {stage!r}: the judge's context is {context} tokens, but its rubric and the longest "
             f"prompt take {judge_prompt}, a judgment {lowered_judgment} and the forced score {forced}, which "
-            f"leaves {lowered_response} for the response; use a shorter judge template or a smaller judgment "
-            "budget"
+            f"leaves {lowered_response} for {_responses(num_responses)}; use a shorter judge template or a "
+            "smaller judgment budget"
         )
+    shown = f", {num_responses} responses at once" if num_responses > 1 else ""
     note = (
         f"stage {stage!r}: in the judge's context of {context} tokens (rubric and longest prompt "
-        f"{judge_prompt}) responses get {lowered_response} tokens instead of {response.response}"
+        f"{judge_prompt}{shown}) responses get {lowered_response} tokens instead of {response.response}"
     )
     note += f" and judgments {lowered_judgment} instead of {judgment}" if judgment else ""
     return Budgets(lowered_response, lowered_judgment, (*response.notes, note))
+
+
+def _responses(number: int) -> str:
+    return "the response" if number == 1 else f"each of {number} responses"
 
 
 def _limits(context: int | None, max_seq_len: int | None) -> str:

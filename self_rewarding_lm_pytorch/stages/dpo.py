@@ -9,7 +9,8 @@ from pydantic import Field
 from self_rewarding_lm_pytorch.data.items import check_files, given_pairs, keep_examples, kept_examples
 from self_rewarding_lm_pytorch.records import PairExample
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
+from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
+from self_rewarding_lm_pytorch.stages.training import check_stopper
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
 

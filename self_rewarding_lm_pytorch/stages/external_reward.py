@@ -12,16 +12,15 @@ from self_rewarding_lm_pytorch.judges.reward_model import RewardModelJudge
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, response_budget
-from self_rewarding_lm_pytorch.stages.rewarded import RewardedStage
+from self_rewarding_lm_pytorch.stages.rewarded import JudgedStage, RewardedStage
 
 
-class ExternalRewardStage(RewardedStage):
+class ExternallyJudgedStage(JudgedStage):
     """reward: `file.py:name`, a function (prompts, responses) -> list of floats over text.
 
     reward_model (from Python): a module or function over ids of prompt + response.
     """
 
-    kind: Literal["external_reward"] = "external_reward"
     reward: Any = None
     reward_model: Any = None
 
@@ -35,13 +34,16 @@ class ExternalRewardStage(RewardedStage):
         )
 
     def check(self, env: Environment) -> None:
+        self._check_judge()
+        if isinstance(self.reward, str):
+            load_reward_function(self.reward, base=env.base)
+        super().check(env)
+
+    def _check_judge(self) -> None:
         if (self.reward is None) == (self.reward_model is None):
             raise ValueError(
                 f"stage {self.name!r} needs either reward (a function over text) or reward_model (over ids)"
             )
-        if isinstance(self.reward, str):
-            load_reward_function(self.reward, base=env.base)
-        super().check(env)
 
     def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
         if self.reward_model is not None:
@@ -52,3 +54,9 @@ class ExternalRewardStage(RewardedStage):
         if isinstance(self.reward, str):
             return FunctionJudge(load_reward_function(self.reward, base=run.env.base))
         return FunctionJudge(self.reward)
+
+
+class ExternalRewardStage(ExternallyJudgedStage, RewardedStage):
+    """DPO on own samples that a reward scored."""
+
+    kind: Literal["external_reward"] = "external_reward"

@@ -12,9 +12,16 @@ from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.expected import ExpectedScoreJudge
 from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
 from self_rewarding_lm_pytorch.judges.llm import LLMJudge
+from self_rewarding_lm_pytorch.judges.pairwise import LABELS, PairwiseJudge
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.stopping import VoteStop
-from self_rewarding_lm_pytorch.judges.template import JudgeTemplate, builtin_names
+from self_rewarding_lm_pytorch.judges.template import (
+    PAIRWISE,
+    POINTWISE,
+    JudgeTemplate,
+    builtin_names,
+    placeholders,
+)
 from self_rewarding_lm_pytorch.models.load import load_policy, policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Prompt
@@ -26,32 +33,26 @@ from self_rewarding_lm_pytorch.stages.budgets import (
     judged_budgets,
     response_budget,
 )
+from self_rewarding_lm_pytorch.stages.judge_modes import MODES, ModeName, contradiction
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.text import Codec
 
 _SMALL_CONTEXT = 2048  # below it, "auto" takes the short rubric
-# What mode "expected" comes to, in settings that are about sampled votes; other values contradict it.
-_UNSAMPLED: dict[str, Any] = {
-    "votes": 1,
-    "unparsed": "drop",
-    "parse_reward": None,
-    "stop_at_score": False,
-    "stop": [],
-    "max_new_tokens": None,
-    "temperature": 1.0,
-    "top_p": None,
-    "top_k": None,
-    "min_p": None,
-    "filter_fn": None,
-    "filter_kwargs": {},
-}
 
 
 class JudgeSettings(SamplingSettings):
-    """LLM-as-a-Judge. Defaults: Self-Rewarding LMs, section 3.1."""
+    """LLM-as-a-Judge. Defaults: Self-Rewarding LMs, section 3.1.
 
-    mode: Literal["sampled", "expected"] = "sampled"  # expected: the mean of the score's distribution
-    template: str | Callable[[str, str], str] = "auto"  # a built-in's name, or a template's text
+    mode: sampled votes, averaged; expected: the mean of the score's distribution; pairwise: the mean
+        probability of being preferred to another candidate (OAIF, arXiv 2402.04792).
+    template: a built-in's name, a template's text, or a function of what it shows: prompt and response,
+        in mode pairwise prompt, first and second.
+    labels: what a pairwise judge answers where the first response is better, and the second.
+    """
+
+    mode: ModeName = "sampled"
+    template: str | Callable[..., str] = "auto"
+    labels: tuple[str, str] = LABELS
     score_pattern: str | None = "Score: {{ reward }}"
     score_range: tuple[float, float] | None = (0, 5)
     parse_reward: Callable[[str], float | None] | None = None
@@ -68,18 +69,11 @@ class JudgeSettings(SamplingSettings):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> JudgeSettings:
-        """Without sampling, settings of it are refused, and what is left unsaid is shown as it is."""
-        if self.mode == "sampled":
-            return self
-        given = {name: getattr(self, name) for name in sorted(_UNSAMPLED.keys() & self.model_fields_set)}
-        wrong = [f"{name}={value!r}" for name, value in given.items() if value != _UNSAMPLED[name]]
-        if wrong:
-            raise ValueError(
-                f"mode 'expected' reads the score's distribution once and samples no votes, so "
-                f"{', '.join(wrong)} would have no effect; leave {'that' if len(wrong) == 1 else 'those'} "
-                "out, or take mode 'sampled'"
-            )
-        for name, value in _UNSAMPLED.items():
+        """What the mode leaves without effect is refused, and where it is left unsaid shown as it is."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if message := contradiction(self.mode, given):
+            raise ValueError(message)
+        for name, value in MODES[self.mode].settled.items():
             if getattr(self, name) != value:
                 setattr(self, name, value)
         return self
@@ -101,19 +95,36 @@ class JudgeSettings(SamplingSettings):
         return ScoreParser(self.score_pattern, score_range=self.score_range, parse_reward=self.parse_reward)
 
     def judge_template(self, context: int | None) -> JudgeTemplate:
+        variables = PAIRWISE if self.mode == "pairwise" else POINTWISE
         if callable(self.template):
-            return JudgeTemplate(template_fn=self.template)
-        if self.template == "auto":
-            small = context is not None and context < _SMALL_CONTEXT
-            return JudgeTemplate.builtin("additive_small" if small else "additive")
-        if self.template in builtin_names():
-            return JudgeTemplate.builtin(self.template)
-        if "{{" not in self.template:
+            return JudgeTemplate(template_fn=self.template, variables=variables)
+        name, known = self._template_name(context), builtin_names(variables)
+        if name in known:
+            self._check_labels(name)
+            return JudgeTemplate.builtin(name, variables)
+        if "{{" not in name:
             raise ConfigError(
-                f"judge template {self.template!r} is neither a built-in ({', '.join(builtin_names())}, "
-                "auto) nor a text with {{ prompt }} and {{ response }}"
+                f"judge template {name!r} is neither a built-in of mode {self.mode!r} ({', '.join(known)}, "
+                f"auto) nor a text with {placeholders(variables)}"
             )
-        return JudgeTemplate(self.template, auto_dedent=self.auto_dedent)
+        return JudgeTemplate(name, auto_dedent=self.auto_dedent, variables=variables)
+
+    def _template_name(self, context: int | None) -> str:
+        assert isinstance(self.template, str)
+        if self.template != "auto":
+            return self.template
+        if self.mode == "pairwise":
+            return "pairwise"
+        small = context is not None and context < _SMALL_CONTEXT
+        return "additive_small" if small else "additive"
+
+    def _check_labels(self, template: str) -> None:
+        if self.labels != LABELS:
+            raise ConfigError(
+                f"the built-in judge template {template!r} asks for {' or '.join(LABELS)}, so labels="
+                f"{self.labels!r} would be read where the judge writes neither; leave labels out, or give a "
+                "template of your own that asks for them"
+            )
 
     def budgets(
         self,
@@ -134,8 +145,10 @@ class JudgeSettings(SamplingSettings):
             max_seq_len=max_seq_len,
         )
         longest = max(prompts, key=lambda prompt: len(prompt.ids)).text
-        shown = self.judge_template(policy.max_length).render(longest, "").text
-        sampled = 0 if self.mode == "expected" else self.max_new_tokens or DEFAULT_JUDGMENT
+        template = self.judge_template(policy.max_length)
+        num_responses = len(template.variables) - 1
+        shown = template.render(longest, *[""] * num_responses).text
+        sampled = self.max_new_tokens or DEFAULT_JUDGMENT if self.mode == "sampled" else 0
         return judged_budgets(
             stage=stage,
             response=own,
@@ -143,12 +156,13 @@ class JudgeSettings(SamplingSettings):
             judge_prompt=len(codec.prompt_ids(shown)),
             forced=self._unsampled_tokens(env, policy, codec, shown),
             context=policy.max_length,
+            num_responses=num_responses,
         )
 
     def _unsampled_tokens(self, env: Environment, policy: Policy, codec: Codec, judge_prompt: str) -> int:
-        """Tokens of a score that is appended and not sampled. Checks the score's format."""
-        if self.mode == "expected":
-            return self._expected(env, policy, codec).slot_behind(judge_prompt).num_tokens
+        """Tokens of a score or label that is appended and not sampled. Checks its format."""
+        if self.mode != "sampled":
+            return self._reading(env, policy, codec).slot_behind(judge_prompt).num_tokens
         self.parser()
         forcer = self._forcer(env, policy, codec)
         return forcer.num_tokens if forcer is not None else 0
@@ -164,14 +178,23 @@ class JudgeSettings(SamplingSettings):
             use_cache=env.can_cache(policy),
         )
 
-    def _expected(self, env: Environment, policy: Policy, codec: Codec) -> ExpectedScoreJudge:
-        return ExpectedScoreJudge(
+    def _reading(
+        self, env: Environment, policy: Policy, codec: Codec, num_candidates: int = 2
+    ) -> ExpectedScoreJudge | PairwiseJudge:
+        """The judge of a mode that reads its answers instead of sampling them."""
+        template = self.judge_template(policy.max_length)
+        context, use_cache = policy.max_length, env.can_cache(policy)
+        if self.mode == "expected":
+            parser = self.parser()
+            return ExpectedScoreJudge(policy, codec, template, parser, context=context, use_cache=use_cache)
+        return PairwiseJudge(
             policy,
             codec,
-            self.judge_template(policy.max_length),
-            self.parser(),
-            context=policy.max_length,
-            use_cache=env.can_cache(policy),
+            template,
+            labels=self.labels,
+            num_candidates=num_candidates,
+            context=context,
+            use_cache=use_cache,
         )
 
     def _stop(self, codec: Codec) -> VoteStop | None:
@@ -180,11 +203,22 @@ class JudgeSettings(SamplingSettings):
             return None
         return VoteStop(codec, parser=self.parser() if at_score else None, strings=self.stop)
 
-    def build(self, env: Environment, stage: str, *, budget: int, seed: tuple[int | str, ...]) -> Judge:
-        """The judge of one stage; `budget` is a sampled vote's tokens."""
+    def build(
+        self,
+        env: Environment,
+        stage: str,
+        *,
+        budget: int,
+        seed: tuple[int | str, ...],
+        num_candidates: int = 2,
+    ) -> Judge:
+        """The judge of one stage.
+
+        budget: a sampled vote's tokens. num_candidates: of each visit; a pairwise judge compares so many.
+        """
         policy, codec = self.judge_model(env, stage)
-        if self.mode == "expected":
-            return self._expected(env, policy, codec)
+        if self.mode != "sampled":
+            return self._reading(env, policy, codec, num_candidates)
         forcer = self._forcer(env, policy, codec)
         reserved = budget + (forcer.num_tokens if forcer is not None else 0)
         return LLMJudge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -18,14 +18,16 @@ from self_rewarding_lm_pytorch.preferences.pairing import (
     rewards_differ,
 )
 from self_rewarding_lm_pytorch.preferences.search import PairSearch
-from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.records import Example, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, Settings, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
+from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.prompts import kept_prompts, read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
 from self_rewarding_lm_pytorch.stages.sft import read_examples
-from self_rewarding_lm_pytorch.stages.training import check_stopper, train_on_pairs
+from self_rewarding_lm_pytorch.stages.training import check_stopper
 
 
 class PairingSettings(Settings):
@@ -47,12 +49,11 @@ class PairingSettings(Settings):
         )
 
 
-class RewardedStage(StageConfig):
+class JudgedStage(StageConfig):
     """Own samples, judged; best against worst; preference training."""
 
     prompts: Any
     num_prompts: Annotated[int, Field(ge=1)] | None = None  # only the first so many
-    num_pairs: Annotated[int, Field(ge=1)] | None = None  # None: every prompt is visited once
     max_seq_len: Annotated[int, Field(ge=2)] | None = None  # prompt + response
     shard_size: Annotated[int, Field(ge=1)] | None = None  # default: generation.shard_size
     candidates: CandidateSettings = Field(default_factory=CandidateSettings)
@@ -84,34 +85,30 @@ class RewardedStage(StageConfig):
             self._read = read_prompts(env, self.prompts, self.name, limit=self.num_prompts)
         return self._read
 
-    def run(self, run: StageRun) -> StageOutcome:
-        prompts = kept_prompts(run, self.read_prompts(run.env))
+    def search(
+        self,
+        run: StageRun,
+        prompts: list[Prompt],
+        *,
+        num_pairs: int | None,
+        shard_size: int,
+        reporter: Reporter,
+    ) -> PairSearch:
         budgets = self.budgets(run.env, prompts)
-        replay = () if self.replay is None else read_examples(run, self.replay, "replay")
-        search = PairSearch(
+        return PairSearch(
             prompts,
             self._sampler(run, budgets),
             self.judge_for(run, budgets),
             self.pairing.rule(),
             run.store,
-            num_pairs=self.num_pairs,
-            shard_size=self.shard_size or run.env.generation.shard_size,
+            num_pairs=num_pairs,
+            shard_size=self.shard_size or shard_size,
             seed=run.seed,
-            reporter=run.env.reporter,
+            reporter=reporter,
         )
-        pairs = search.run()
-        outcome = train_on_pairs(
-            run,
-            preference_examples(pairs),
-            self.train,
-            replay=replay,
-            early_stopper=self.early_stopper,
-        )
-        outcome.counts = search.work.counts
-        outcome.tokens_generated = search.work.tokens_generated
-        outcome.generate_seconds = search.work.generate_seconds
-        outcome.judge_seconds = search.work.judge_seconds
-        return outcome
+
+    def read_replay(self, run: StageRun) -> Sequence[Example]:
+        return () if self.replay is None else read_examples(run, self.replay, "replay")
 
     def _sampler(self, run: StageRun, budgets: Budgets) -> CandidateSampler:
         return CandidateSampler(
@@ -124,3 +121,30 @@ class RewardedStage(StageConfig):
             policy_name=run.name,
             seed=run.seed,
         )
+
+
+class RewardedStage(JudgedStage):
+    """All pairs are made by the policy as the stage begins, then trained on."""
+
+    num_pairs: Annotated[int, Field(ge=1)] | None = None  # None: every prompt is visited once
+
+    def run(self, run: StageRun) -> StageOutcome:
+        prompts = kept_prompts(run, self.read_prompts(run.env))
+        replay = self.read_replay(run)
+        search = self.search(
+            run,
+            prompts,
+            num_pairs=self.num_pairs,
+            shard_size=run.env.generation.shard_size,
+            reporter=run.env.reporter,
+        )
+        pairs = search.run()
+        outcome = train_on_pairs(
+            run,
+            preference_examples(pairs),
+            self.train,
+            replay=replay,
+            early_stopper=self.early_stopper,
+        )
+        outcome.add(search.work)
+        return outcome

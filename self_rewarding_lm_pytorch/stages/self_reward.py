@@ -30,4 +30,7 @@ class SelfRewardStage(RewardedStage):
         )
 
     def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
-        return self.judge.build(run.env, self.name, budget=budgets.judgment, seed=run.seed)
+        num = self.candidates.num
+        return self.judge.build(
+            run.env, self.name, budget=budgets.judgment, seed=run.seed, num_candidates=num
+        )

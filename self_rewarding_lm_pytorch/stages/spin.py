@@ -4,107 +4,174 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from self_rewarding_lm_pytorch.data.items import check_files, supervised_examples
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
+from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.dpo import PairTraining
-from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
+from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.sft import read_examples
-from self_rewarding_lm_pytorch.stages.training import train_on_pairs
+from self_rewarding_lm_pytorch.stages.spin_presets import (
+    OpponentSettings,
+    SPINTraining,
+    iteration_settings,
+    resolved_iterations,
+    with_preset,
+)
+from self_rewarding_lm_pytorch.stages.spin_records import item_prompt, item_response, pair_records
 from self_rewarding_lm_pytorch.text import example_from_parts
-from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
+from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
 
-
-class SPINTraining(PairTraining):
-    """beta is the paper's lambda."""
-
-    loss: str = "spin"
-    epochs: int = Field(default=2, ge=1)
-
-
-class OpponentSettings(SamplingSettings):
-    """How the frozen opponent answers."""
-
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.9
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+Answers = dict[int, Candidate]  # by the prompt's index
 
 
 class SPINStage(StageConfig):
-    """In each iteration the policy as it stands becomes opponent: it generates and is the reference."""
+    """In each iteration the policy as it stands becomes opponent: it generates and is the reference.
+
+    With `mix_previous` the opponent before it has its answers in the pairs too; the reference of all pairs
+    is the present one. `preset` fills in the published settings where the plan says nothing itself (see
+    spin_presets.py); `per_iteration` holds training settings over `train`'s, the last entry for all later
+    iterations. No response of the data set is cut: items without room are skipped and counted.
+    """
 
     kind: Literal["spin"] = "spin"
     data: Any
     valid_data: Any = None
-    num_iterations: Annotated[int, Field(ge=1)] = 1
+    preset: Literal["paper", "repo"] | None = None
+    num_iterations: Annotated[int, Field(ge=1)] = 1  # with a preset 4
+    mix_previous: bool = True
     max_seq_len: Annotated[int, Field(ge=2)] | None = None  # the opponent's prompt + response
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None  # items with longer prompts are skipped
     opponent: OpponentSettings = Field(default_factory=OpponentSettings)
     train: SPINTraining = Field(default_factory=SPINTraining)
+    per_iteration: list[dict[str, Any]] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        # This runs before the base class gathers training settings that stand beside the stage's own.
+        return with_preset(cls.with_training_keys_moved(values)) if isinstance(values, dict) else values
+
+    @field_validator("per_iteration")
+    @classmethod
+    def _valid_iterations(cls, entries: list[dict[str, Any]], info: ValidationInfo) -> list[dict[str, Any]]:
+        train, count = info.data.get("train"), info.data.get("num_iterations")
+        if train is None or count is None:
+            return entries  # what is wrong with those is said already
+        if len(entries) > count:
+            raise ValueError(
+                f"{len(entries)} entries, but num_iterations is {count}, so those from {count + 1} on would "
+                "never be used; raise num_iterations or leave them out"
+            )
+        return resolved_iterations(entries, train)
+
+    def settings(self, iteration: int) -> SPINTraining:
+        """How iteration `iteration` (from 0) trains."""
+        if not self.per_iteration:
+            return self.train
+        return iteration_settings(self.train, self.per_iteration[min(iteration, len(self.per_iteration) - 1)])
 
     def check(self, env: Environment) -> None:
         super().check(env)
+        for iteration in range(len(self.per_iteration)):
+            check_optimizer_arguments(self.settings(iteration))
         for source in (self.data, self.valid_data):
             check_files(supervised_examples, source, env.policy, env.codec, base=env.base)
 
     def run(self, run: StageRun) -> StageOutcome:
+        """num_pairs and yield count each pair once, where it is made; metrics' mixed_pairs its second use."""
         examples = read_examples(run, self.data, "data")
         valid = read_examples(run, self.valid_data, "valid") if self.valid_data is not None else []
         total = StageOutcome()
+        mixed = 0
         for iteration in range(self.num_iterations):
             own = self._play(run, examples, iteration, "data", total)
             if not run.store.has(PreferencePair, iteration):
-                run.store.write(PreferencePair, iteration, _records(run, own, iteration), {})
+                run.store.write(PreferencePair, iteration, pair_records(own, iteration, run.env.codec), {})
+            before = self._of_previous(run, examples, iteration)
             held_out = self._play(run, valid, iteration, "valid", StageOutcome()) if valid else []
-            settings: PreferenceSettings = self.train
             outcome = train_on_pairs(
-                run, own, settings, valid=held_out, steps_folder=_steps_folder(iteration)
+                run,
+                _numbered(own + before),
+                self.settings(iteration),
+                valid=_numbered(held_out),
+                steps_folder=_steps_folder(iteration),
             )
+            mixed += len(before)
             total.train_seconds += outcome.train_seconds
             total.metrics = outcome.metrics
             total.num_pairs += len(own)
+        if self.mix_previous and self.num_iterations > 1:
+            total.metrics = {**total.metrics, "mixed_pairs": float(mixed)}
         return total
 
     def _play(
         self, run: StageRun, examples: Sequence[Example], iteration: int, part: str, total: StageOutcome
     ) -> list[PairExample]:
         """Pairs of the data set's response and the opponent's; unusable prompts are counted."""
-        prompts = [_prompt(i, example) for i, example in enumerate(examples)]
+        prompts = [item_prompt(i, example) for i, example in enumerate(examples)]
         started = time.monotonic()
         answers = self._answers(run, prompts, iteration, part)
         total.generate_seconds += time.monotonic() - started
         total.tokens_generated += sum(len(candidate.ids) for candidate in answers.values())
-        pairs: list[PairExample] = []
-        for prompt, example in zip(prompts, examples, strict=True):
-            total.counts.visits += 1
-            reason = _unusable(prompt, example, answers.get(prompt.index))
-            if reason:
-                total.counts.skipped[reason] += 1
-                continue
-            generated = example_from_parts(prompt.ids, answers[prompt.index].ids)
-            pairs.append(PairExample(len(pairs), example, generated))
-        total.counts.prompts = len(prompts)
         total.counts.candidates += len(answers)
-        total.counts.pairs += len(pairs)
+        pairs = self._pairs(run, examples, answers, total.counts)
         if not pairs:
             raise DataError(
                 f"stage {run.name!r}: none of {len(prompts)} items gave a pair "
-                f"({dict(total.counts.skipped)}); raise max_seq_len or look at the prompt lengths"
+                f"({dict(total.counts.skipped)}); raise max_seq_len or max_prompt_tokens, or look at the "
+                "prompt lengths"
             )
         return pairs
 
-    def _answers(
-        self, run: StageRun, prompts: list[Prompt], iteration: int, part: str
-    ) -> dict[int, Candidate]:
+    def _of_previous(self, run: StageRun, examples: Sequence[Example], iteration: int) -> list[PairExample]:
+        """The pairs of the iteration before, from its stored answers."""
+        if not self.mix_previous or iteration == 0:
+            return []
+        stored = _answer_store(run, iteration - 1, "data").read_all(Candidate)
+        pairs = self._pairs(run, examples, {answer.prompt_index: answer for answer in stored}, Yield())
+        run.env.reporter.say(f"  with {len(pairs):,} pairs of iteration {iteration}")
+        return pairs
+
+    def _pairs(
+        self, run: StageRun, examples: Sequence[Example], answers: Answers, counts: Yield
+    ) -> list[PairExample]:
+        """Numbered by their items."""
+        pairs: list[PairExample] = []
+        for index, example in enumerate(examples):
+            prompt = item_prompt(index, example)
+            counts.visits += 1
+            reason = self._refusal(run, prompt)
+            if not reason and item_response(prompt, example) == answers[index].ids:
+                reason = "opponent equals data set"
+            if reason:
+                counts.skipped[reason] += 1
+                continue
+            generated = example_from_parts(prompt.ids, answers[index].ids)
+            pairs.append(PairExample(index, example, generated))
+        counts.prompts = len(examples)
+        counts.pairs += len(pairs)
+        return pairs
+
+    def _refusal(self, run: StageRun, prompt: Prompt) -> str:
+        """Why the opponent is not asked, or nothing."""
+        if self.max_prompt_tokens is not None and len(prompt.ids) > self.max_prompt_tokens:
+            return "prompt longer than max_prompt_tokens"
+        if not prompt.ids or self._room(run, prompt) <= 0:
+            return "no room for the opponent's response"
+        return ""
+
+    def _answers(self, run: StageRun, prompts: list[Prompt], iteration: int, part: str) -> Answers:
         """The opponent's answers, shard by shard; finished shards are kept."""
-        store = ShardStore(run.folder / f"iteration-{iteration + 1}-{part}")
-        usable = [prompt for prompt in prompts if prompt.ids and self._room(run, prompt) > 0]
+        store = _answer_store(run, iteration, part)
+        usable = [prompt for prompt in prompts if not self._refusal(run, prompt)]
         size = run.env.generation.shard_size
         sampler = CandidateSampler(
             run.env.generator(),
@@ -142,49 +209,14 @@ class SPINStage(StageConfig):
         return room if by_length else min(wanted, room)
 
 
+def _answer_store(run: StageRun, iteration: int, part: str) -> ShardStore:
+    return ShardStore(run.folder / f"iteration-{iteration + 1}-{part}")
+
+
+def _numbered(pairs: list[PairExample]) -> list[PairExample]:
+    """By their places, as a reference counts them."""
+    return [replace(pair, index=place) for place, pair in enumerate(pairs)]
+
+
 def _steps_folder(iteration: int) -> str:
     return "steps" if iteration == 0 else f"steps-iteration-{iteration + 1}"
-
-
-def _prompt(index: int, example: Example) -> Prompt:
-    """The tokens before the first target."""
-    first = int(torch.nonzero(example.is_target)[0])
-    return Prompt(index, "", tuple(example.ids[:first].tolist()))
-
-
-def _records(run: StageRun, pairs: Sequence[PairExample], iteration: int) -> list[PreferencePair]:
-    """The pairs as they are stored: the opponent's iteration is the visit."""
-    codec = run.env.codec
-    # Behind a chat template the prompt's own text can no longer be told; it is then left empty.
-    is_plain = codec is not None and not getattr(codec, "has_chat_template", False)
-
-    def text(ids: tuple[int, ...]) -> str:
-        return codec.decode(ids) if codec is not None else ""
-
-    made = []
-    for pair in pairs:
-        prompt = _prompt(pair.index, pair.chosen)
-        chosen, rejected = (
-            tuple(side.ids[len(prompt.ids) :].tolist()) for side in (pair.chosen, pair.rejected)
-        )
-        made.append(
-            PreferencePair(
-                prompt_index=pair.index,
-                visit=iteration,
-                prompt=text(prompt.ids) if is_plain else "",
-                chosen=text(chosen),
-                rejected=text(rejected),
-                prompt_ids=prompt.ids,
-                chosen_ids=chosen,
-                rejected_ids=rejected,
-            )
-        )
-    return made
-
-
-def _unusable(prompt: Prompt, example: Example, answer: Candidate | None) -> str:
-    if answer is None:
-        return "no room for the opponent's response"
-    if tuple(example.ids[len(prompt.ids) :].tolist()) == answer.ids:
-        return "opponent equals data set"
-    return ""

@@ -6,28 +6,20 @@ import importlib
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from self_rewarding_lm_pytorch.data.files import write_folder
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.records import Example, PairExample
+from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.stages.base import StageOutcome, StageRun
 from self_rewarding_lm_pytorch.training.batching import steps_per_epoch, tokens_at_once
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
 from self_rewarding_lm_pytorch.training.loop import Hooks, train
-from self_rewarding_lm_pytorch.training.objectives import (
-    AnyTerm,
-    PreferenceObjective,
-    ReferenceLogProbs,
-    SupervisedObjective,
-    Term,
-)
+from self_rewarding_lm_pytorch.training.objectives import AnyTerm, SupervisedObjective, Term
 from self_rewarding_lm_pytorch.training.optimizer import half_precision_warning
-from self_rewarding_lm_pytorch.training.reference import EMAReference, StoredReference
-from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
+from self_rewarding_lm_pytorch.training.settings import TrainSettings
 
 Evaluate = Callable[[Any], Any]
 
@@ -44,87 +36,6 @@ def supervised_term(
     micro = min(settings.micro_batch_size or batch, batch)
     tokens = tokens_at_once(settings.micro_batch_tokens, policy.device)
     return Term(name, examples, SupervisedObjective(), batch, micro, max_tokens=tokens)
-
-
-def train_on_pairs(
-    run: StageRun,
-    pairs: Sequence[PairExample],
-    settings: PreferenceSettings,
-    *,
-    replay: Sequence[Example] = (),
-    valid: Sequence[PairExample] = (),
-    early_stopper: Any = None,
-    reference: ReferenceLogProbs | None = None,
-    steps_folder: str = "steps",
-) -> StageOutcome:
-    """Preference training; the reference is the policy as it is now unless one is given."""
-    started = time.monotonic()
-    hooks, given = Hooks(), reference
-    if reference is None and settings.reference_ema_decay < 1 and settings.preference_loss().needs_reference:
-        reference = EMAReference(run.env.policy, settings.reference_ema_decay)
-    if isinstance(reference, EMAReference):
-        hooks.after_step = reference.update
-    terms = [_pair_term(run, "pairs", pairs, settings, reference)]
-    if replay and settings.replay_batch_size:
-        size = settings.replay_batch_size
-        repeated = supervised_term(run.env.policy, replay, settings, name="replay", size=size)
-        terms.append(replace(repeated, weight=settings.replay_weight))
-    if valid:
-        whole = settings.model_copy(update={"batch_size": len(valid), "nll_weight": 0.0})
-        hooks.validation = _pair_term(run, "valid", valid, whole, given)
-    outcome = run_training(
-        run, terms, settings, hooks=hooks, early_stopper=early_stopper, steps_folder=steps_folder
-    )
-    outcome.train_seconds = time.monotonic() - started
-    outcome.num_pairs = len(pairs)
-    return outcome
-
-
-def _pair_term(
-    run: StageRun,
-    name: str,
-    pairs: Sequence[PairExample],
-    settings: PreferenceSettings,
-    reference: ReferenceLogProbs | None,
-) -> AnyTerm:
-    """Pairs and their loss; without a reference, the policy as it is now."""
-    policy, loss = run.env.policy, settings.preference_loss()
-    if loss.needs_margin:
-        _check_margins(loss.name, pairs)
-    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
-    tokens = tokens_at_once(settings.micro_batch_tokens, policy.device)
-    if reference is None and not loss.needs_reference:
-        reference = StoredReference.none(len(pairs))
-    if reference is None:
-        with run.env.reporter.phase("reference log-probs", len(pairs), "pairs") as phase:
-            reference = StoredReference.from_policy(
-                policy,
-                pairs,
-                micro_batch_size=micro,
-                max_tokens=tokens,
-                ld_alpha=settings.ld_alpha,
-                on_progress=phase.advance,
-            )
-    objective = PreferenceObjective(
-        loss,
-        reference,
-        beta=settings.beta,
-        nll_weight=settings.nll_weight,
-        fork_width=policy.fork_width,
-        ld_alpha=settings.ld_alpha,
-    )
-    # A loss that compares the pairs of a step needs them in one pass, however long they are.
-    limit = None if loss.needs_whole_batch else tokens
-    return Term(name, pairs, objective, settings.batch_size, micro, max_tokens=limit)
-
-
-def _check_margins(loss: str, pairs: Sequence[PairExample]) -> None:
-    unknown = next((number for number, pair in enumerate(pairs) if pair.margin is None), None)
-    if unknown is not None:
-        raise ConfigError(
-            f"the loss {loss} uses how far apart a judge put the two responses, but pair {unknown} has no "
-            "scores; take another loss here, or train on pairs that a stage of this run has judged"
-        )
 
 
 def run_training(

@@ -32,7 +32,8 @@ def step_indices(num_items: int, batch_size: int, step: int, *seed: int | str) -
     epoch, within = divmod(step, steps_per_epoch(num_items, batch_size))
     generator = torch.Generator().manual_seed(address("shuffle", *seed, epoch))
     order = torch.randperm(num_items, generator=generator)
-    return [int(i) for i in order[within * batch_size : (within + 1) * batch_size]]
+    found: list[int] = order[within * batch_size : (within + 1) * batch_size].tolist()
+    return found
 
 
 def micro_batches(items: Sequence[Item], size: int, max_tokens: int | None = None) -> list[list[Item]]:

@@ -13,11 +13,11 @@ from self_rewarding_lm_pytorch.errors import TrainingError
 from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.seeds import address
-from self_rewarding_lm_pytorch.training.batching import step_indices, steps_per_epoch
+from self_rewarding_lm_pytorch.training.batching import steps_per_epoch
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
 from self_rewarding_lm_pytorch.training.meter import Meter, Metrics
 from self_rewarding_lm_pytorch.training.objectives import AnyTerm
-from self_rewarding_lm_pytorch.training.optimizer import learning_rate, make_optimizer
+from self_rewarding_lm_pytorch.training.optimizer import learning_rate, make_optimizer, skip_if
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
 
 
@@ -26,7 +26,8 @@ class Hooks:
     """What may be called while training; every hook is optional."""
 
     on_log: Callable[[int, int, Metrics], None] = lambda step, num_steps, metrics: None
-    after_step: Callable[[int], None] = lambda step: None  # gets the number of finished steps
+    before_step: Callable[[int], bool] = lambda step: True  # gets the number of finished steps; False ends
+    after_step: Callable[[int], None] = lambda step: None  # gets it too
     stopper: EarlyStopper | None = None
     validation: AnyTerm | None = None
 
@@ -56,21 +57,23 @@ def train(
     """
     hooks = hooks or Hooks()
     main = terms[0]
-    per_epoch = steps_per_epoch(len(main.items), main.batch_size)
-    num_steps = settings.num_steps or per_epoch * settings.epochs
+    num_steps = settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
     result = TrainResult()
     if hooks.stopper:
         hooks.stopper.reset()
-    with policy.dropout(settings.dropout), torch.random.fork_rng():
+    recomputing = policy.recomputing(settings.gradient_checkpointing)
+    with policy.dropout(settings.dropout), recomputing, torch.random.fork_rng():
         stepper = _Stepper(policy, terms, settings, accelerator, seed)
         for step in range(num_steps):
+            if not hooks.before_step(step):
+                break
             stepper.run(step, learning_rate(settings, step, num_steps))
             result.num_steps = step + 1
             hooks.after_step(result.num_steps)
             is_last = result.num_steps == num_steps
             metrics: Metrics = {}
             if _due(settings.log_every, result.num_steps, is_last):
-                metrics |= stepper.read_metrics()
+                metrics |= stepper.read_metrics(result.num_steps)
             if hooks.validation and _due(settings.validate_every, result.num_steps, is_last):
                 metrics |= validation_metrics(policy, hooks.validation)
             if metrics:
@@ -80,6 +83,9 @@ def train(
             if stopper and _due(stopper.every, result.num_steps, is_last) and stopper.check(policy.module):
                 result.stopped_early = not is_last
                 break
+        if stepper.num_unread:  # it ended between two logged steps
+            result.metrics |= stepper.read_metrics(result.num_steps)
+            hooks.on_log(result.num_steps, num_steps, result.metrics)
         if hooks.stopper:
             hooks.stopper.restore(policy.module)
     policy.module.eval()
@@ -128,18 +134,15 @@ class _Stepper:
             self._backward(term, step)
         limit = self._settings.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self._policy.module.parameters(), limit or torch.inf)
-        self._meter.end_step(rate, float(norm))
-        if not torch.isfinite(norm):
-            raise TrainingError(
-                f"the gradient of step {step + 1} is not finite ({float(norm)}), so the update would "
-                f"destroy the weights; lower the learning rate ({rate:g}) or look at the batch's data"
-            )
+        self._meter.end_step(rate, norm)
+        # A gradient that is not finite is never applied; where the optimizer cannot see to it, we wait.
+        if not skip_if(self._optimizer, ~norm.isfinite()):
+            self._check_gradients(step + 1)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
     def _backward(self, term: AnyTerm, step: int) -> None:
-        indices = step_indices(len(term.items), term.batch_size, step, *self._seed, term.name)
-        items = [term.items[i] for i in indices]
+        items = term.batch(step, self._seed)
         count = sum(term.objective.count(item) for item in items)
         if not count:
             raise TrainingError(
@@ -158,9 +161,24 @@ class _Stepper:
                 self._meter.add(_metric_name(term, self._terms, name), value, share)
         self._meter.tokens += sum(len(item) for item in items)
 
-    def read_metrics(self) -> Metrics:
-        """Means since the last reading."""
+    @property
+    def num_unread(self) -> int:
+        """Steps since the last reading."""
+        return self._meter.num_steps
+
+    def read_metrics(self, num_steps: int) -> Metrics:
+        """Means since the last reading; num_steps: finished steps."""
+        self._check_gradients(num_steps)
         return self._meter.read()
+
+    def _check_gradients(self, num_steps: int) -> None:
+        bad = self._meter.bad_step()
+        if bad is not None:
+            raise TrainingError(
+                f"the gradient of step {num_steps - bad.since} is not finite ({bad.norm}), so the update "
+                f"would destroy the weights; lower the learning rate ({bad.rate:g}) or look at that "
+                "batch's data"
+            )
 
 
 def _metric_name(term: AnyTerm, terms: Sequence[AnyTerm], name: str) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from self_rewarding_lm_pytorch.data.files import write_text
+
+
+def significant(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Seven significant digits, as float32 has: a learning rate of 5e-7 must not become 0."""
+    return {name: float(f"{value:.7g}") for name, value in metrics.items()}
 
 
 class MetricsLog:
@@ -25,7 +31,7 @@ class MetricsLog:
     def write(self, step: int, num_steps: int, metrics: dict[str, float]) -> None:
         head = {"stage": self._stage, "step": step, "num_steps": num_steps, "time": round(time.time(), 3)}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**head, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
+            file.write(json.dumps({**head, **significant(metrics)}) + "\n")
 
 
 def _is_of(line: str, stage: str) -> bool:

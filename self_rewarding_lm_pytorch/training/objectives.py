@@ -19,7 +19,8 @@ from self_rewarding_lm_pytorch.records import (
     PairLogProbs,
     SequenceBatch,
 )
-from self_rewarding_lm_pytorch.training.batching import micro_batches
+from self_rewarding_lm_pytorch.training.batching import micro_batches, step_indices
+from self_rewarding_lm_pytorch.training.reference import Reference
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -54,8 +55,25 @@ class Term(Generic[Item, Batch]):
     weight: float = 1.0
     max_tokens: int | None = None  # in one forward pass, with padding
 
+    def batch(self, step: int, seed: Sequence[int | str]) -> list[Item]:
+        """The items of optimizer step `step` (from 0)."""
+        indices = step_indices(len(self.items), self.batch_size, step, *seed, self.name)
+        return [self.items[i] for i in indices]
+
     def micro_batches(self, items: Sequence[Item]) -> list[list[Item]]:
         return micro_batches(items, self.micro_batch_size, self.max_tokens)
+
+
+@dataclass(frozen=True)
+class FreshTerm(Term[Item, Batch]):
+    """A term whose items are others every `every` steps: whoever made the list replaces what is in it."""
+
+    every: int = 1
+
+    def batch(self, step: int, seed: Sequence[int | str]) -> list[Item]:
+        block, within = divmod(step, self.every)
+        indices = step_indices(len(self.items), self.batch_size, within, *seed, self.name, block)
+        return [self.items[i] for i in indices]
 
 
 class SupervisedObjective:
@@ -72,14 +90,6 @@ class SupervisedObjective:
         return total, {"nll": total.detach()}
 
 
-class ReferenceLogProbs(Protocol):
-    """Where a preference loss gets its reference from: stored numbers, or a live model."""
-
-    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Reference log-probs of chosen and rejected, (B,) each, without gradient."""
-        ...
-
-
 class PreferenceObjective:
     """A pair loss, a mean over the pairs of the step.
 
@@ -92,7 +102,7 @@ class PreferenceObjective:
     def __init__(
         self,
         loss: PreferenceLoss,
-        reference: ReferenceLogProbs,
+        reference: Reference,
         *,
         beta: float,
         nll_weight: float = 0.0,
@@ -112,10 +122,19 @@ class PreferenceObjective:
     def collate(self, items: Sequence[PairExample]) -> PairBatch:
         return collate_pairs(items, fork_width=self._fork_width, ld_alpha=self._ld_alpha)
 
-    def loss(self, logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Sums]:
+    @property
+    def name(self) -> str:
+        """Of the loss."""
+        return self._loss.name
+
+    def preference_losses(self, pair: PairLogProbs) -> Tensor:
+        """Of each pair, (B,), without the chosen response's likelihood."""
+        return self._loss(pair, self._beta)
+
+    def pair_logprobs(self, logprobs: LogProbs, batch: PairBatch) -> PairLogProbs:
         reference_chosen, reference_rejected = self._reference(batch)
         chosen, rejected = side_logprobs(logprobs, batch)
-        pair = PairLogProbs(
+        return PairLogProbs(
             chosen=chosen,
             rejected=rejected,
             reference_chosen=reference_chosen.to(chosen),
@@ -124,8 +143,11 @@ class PreferenceObjective:
             rejected_lengths=batch.rejected.is_target.sum(dim=1),
             margin=None if batch.margin is None else batch.margin.to(chosen),
         )
-        total = self._loss(pair, self._beta).sum()
-        nll = -(chosen / pair.chosen_lengths.clamp(min=1)).sum()
+
+    def loss(self, logprobs: LogProbs, batch: PairBatch) -> tuple[Tensor, Sums]:
+        pair = self.pair_logprobs(logprobs, batch)
+        total = self.preference_losses(pair).sum()
+        nll = -(pair.chosen / pair.chosen_lengths.clamp(min=1)).sum()
         sums = _pair_metrics(pair, total, self._beta, self._loss.reduction)
         if not self._loss.needs_reference:
             del sums["kl_estimate"]  # there is nothing to diverge from

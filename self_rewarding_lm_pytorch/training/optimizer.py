@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.errors import ConfigError, TrainingError
 from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+
+# Ways in which torch computes AdamW that exclude each other.
+_IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
 
 
 def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -25,6 +28,9 @@ def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Op
             "call model.requires_grad_(True), or check which adapter is active"
         )
     check_optimizer_arguments(settings)
+    arguments = dict(settings.optimizer_kwargs)
+    if settings.optimizer == "adamw" and not _IMPLEMENTATIONS & arguments.keys():
+        arguments["fused"] = all(p.device.type in ("cpu", "cuda") for p in trained)
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
@@ -32,9 +38,20 @@ def make_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Op
     optimizer: torch.optim.Optimizer = OPTIMIZERS[settings.optimizer]()(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
-        **settings.optimizer_kwargs,
+        **arguments,
     )
     return optimizer
+
+
+def skip_if(optimizer: torch.optim.Optimizer, is_bad: Tensor) -> bool:
+    """Has the next step leave everything as it is where `is_bad`, without asking the device for its value.
+
+    False where the optimizer cannot: fused ones can, as they do for torch's GradScaler.
+    """
+    if not optimizer.defaults.get("fused"):
+        return False
+    optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
+    return True
 
 
 def check_optimizer_arguments(settings: TrainSettings) -> None:
@@ -80,11 +97,11 @@ def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
     """The rate of optimizer step `step` (from 0): warm-up, then the fall to the end rate."""
     peak = settings.learning_rate
     end = peak / 10 if settings.end_learning_rate is None else settings.end_learning_rate
-    if step < settings.warmup_steps:
-        return peak * (step + 1) / settings.warmup_steps
-    decay_steps = settings.num_decay_steps or num_steps
-    decay_steps = max(1, decay_steps - settings.warmup_steps)
-    progress = min(1.0, (step - settings.warmup_steps) / decay_steps)
+    warmup = settings.warmup_steps or math.ceil(settings.warmup_fraction * num_steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    decay_steps = max(1, (settings.num_decay_steps or num_steps) - warmup)
+    progress = min(1.0, (step - warmup) / decay_steps)
     if settings.schedule == "constant":
         return peak
     if settings.schedule == "linear":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from ema_pytorch import EMA
@@ -16,7 +17,34 @@ from self_rewarding_lm_pytorch.records import PairBatch, PairExample
 from self_rewarding_lm_pytorch.training.batching import micro_batches
 
 
-class StoredReference:
+class Reference(Protocol):
+    """What a preference loss compares the policy with. No gradient flows into it, and no dropout is in it."""
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Reference log-probs of chosen and rejected, (B,) each."""
+        ...
+
+    def update(self, step: int) -> None:
+        """Called after each optimizer step with how many there have been."""
+        ...
+
+
+class FrozenReference:
+    """A reference that stays as it is."""
+
+    def update(self, step: int) -> None:
+        pass
+
+
+class NoReference(FrozenReference):
+    """For losses without one: rewards are then the policy's own log-probs."""
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(len(batch.index))
+        return zeros, zeros
+
+
+class StoredReference(FrozenReference):
     """Log-probs of a frozen reference, looked up by each pair's index. No second model is held."""
 
     def __init__(self, chosen: Tensor, rejected: Tensor) -> None:
@@ -27,14 +55,9 @@ class StoredReference:
         return self._chosen[batch.index], self._rejected[batch.index]
 
     @classmethod
-    def none(cls, num_pairs: int) -> StoredReference:
-        """For losses without a reference: rewards are then the policy's own log-probs."""
-        return cls(torch.zeros(num_pairs), torch.zeros(num_pairs))
-
-    @classmethod
-    def from_policy(
+    def of(
         cls,
-        policy: Policy,
+        reference: LiveReference,
         pairs: Sequence[PairExample],
         *,
         micro_batch_size: int,
@@ -42,21 +65,18 @@ class StoredReference:
         ld_alpha: float = 1.0,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> StoredReference:
-        """The policy as it is now (dropout off) becomes the reference; pairs' indices are 0..n-1."""
+        """What a live reference says now; the pairs' indices are 0..n-1."""
         chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
-        with policy.evaluating():
-            for micro in micro_batches(pairs, micro_batch_size, max_tokens):
-                batch = collate_pairs(micro, fork_width=policy.fork_width, ld_alpha=ld_alpha).to(
-                    policy.device
-                )
-                sides = side_logprobs(partial(sequence_logprobs, policy), batch)
-                chosen[batch.index], rejected[batch.index] = (side.float().cpu() for side in sides)
-                on_progress(len(micro))
+        policy = reference.policy
+        for micro in micro_batches(pairs, micro_batch_size, max_tokens):
+            batch = collate_pairs(micro, fork_width=policy.fork_width, ld_alpha=ld_alpha).to(policy.device)
+            chosen[batch.index], rejected[batch.index] = (side.float().cpu() for side in reference(batch))
+            on_progress(len(micro))
         return cls(chosen, rejected)
 
 
-class LiveReference:
-    """Log-probs asked of a frozen model at each batch."""
+class LiveReference(FrozenReference):
+    """Log-probs asked of a model at each batch; the caller sees to it that it stays frozen."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -64,6 +84,14 @@ class LiveReference:
     def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         with self.policy.evaluating():
             return side_logprobs(partial(sequence_logprobs, self.policy), batch)
+
+
+class AdapterOffReference(LiveReference):
+    """The policy itself without its adapter: no second model is held."""
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        with self.policy.without_adapter():
+            return super().__call__(batch)
 
 
 class EMAReference(LiveReference):
@@ -83,3 +111,16 @@ class EMAReference(LiveReference):
     def update(self, step: int = 0) -> None:
         # Not `EMA.update`, whose warm-up would use another decay than the one asked for.
         self._ema.update_moving_average(self.policy.module, self._online, self._decay)
+
+
+class RefreshedReference(LiveReference):
+    """A reference that becomes the policy every so many steps (TR-DPO's hard update, 2404.09656)."""
+
+    def __init__(self, policy: Policy, every: int) -> None:
+        super().__init__(policy.copy())
+        self._online = policy.module
+        self._every = every
+
+    def update(self, step: int) -> None:
+        if step % self._every == 0:
+            self.policy.module.load_state_dict(self._online.state_dict())

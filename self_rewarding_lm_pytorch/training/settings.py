@@ -31,11 +31,13 @@ class TrainSettings(BaseModel):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     num_decay_steps: Positive | None = None  # default: all steps
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of all steps, instead of warmup_steps
     weight_decay: Rate = 0.0
     optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = "adamw"
     optimizer_kwargs: dict[str, Any] = Field(default_factory=dict)  # its further arguments
     max_grad_norm: Rate | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: as the model was built
+    gradient_checkpointing: bool = False  # layers are computed again in the backward pass: slower, smaller
     validate_every: Positive | None = None
     early_stop_every: Positive = 200
     early_stop_kwargs: dict[str, Any] = Field(default_factory=dict)  # further EarlyStopper arguments
@@ -60,6 +62,20 @@ class TrainSettings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_warmup(self) -> TrainSettings:
+        if self.warmup_steps and self.warmup_fraction:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and warmup_fraction {self.warmup_fraction} are both "
+                "given; choose one"
+            )
+        return self
+
+
+ReferenceKind = Literal["stage_start", "initial", "ema", "refresh", "none", "adapter_off"]
+"""What a policy is compared with: itself as the stage began or as the run began, its moving average, itself
+every so many steps, nothing, or itself without its adapter."""
+
 
 class PreferenceSettings(TrainSettings):
     """TrainSettings of a stage that trains on pairs."""
@@ -70,7 +86,9 @@ class PreferenceSettings(TrainSettings):
     margin_weighted: bool = False  # each pair's loss times its margin, the judge's points
     beta: Annotated[float, Field(gt=0)] = 0.1
     nll_weight: Rate = 0.0  # of the chosen response's mean negative log-likelihood
-    reference_ema_decay: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1: the policy at stage start
+    reference: ReferenceKind = "stage_start"  # default: none where the loss has no need, ema with a decay
+    reference_ema_decay: Annotated[float, Field(ge=0, le=1)] = 1.0  # of reference ema, per step
+    reference_refresh_every: Positive | None = None  # steps between two references of reference refresh
     replay_batch_size: Annotated[int, Field(ge=0)] = 0  # supervised examples in each step
     replay_weight: Rate = 1.0
 
@@ -82,6 +100,21 @@ class PreferenceSettings(TrainSettings):
                 raise ValueError(unknown_name("preference loss", name, PREFERENCE_LOSSES))
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_reference(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("reference") is not None:
+            return values
+        decay = values.get("reference_ema_decay", 1.0)
+        if isinstance(decay, int | float) and decay < 1:
+            return {**values, "reference": "ema"}
+        loss, options = values.get("loss", cls.model_fields["loss"].default), values.get("loss_options", {})
+        try:
+            needs_reference = preference_loss(loss, **options).needs_reference
+        except (ConfigError, TypeError, AttributeError):
+            return values  # said below
+        return values if needs_reference else {**values, "reference": "none"}
+
     def preference_loss(self) -> PreferenceLoss:
         return preference_loss(self.loss, margin_weighted=self.margin_weighted, **self.loss_options)
 
@@ -91,6 +124,7 @@ class PreferenceSettings(TrainSettings):
             loss = self.preference_loss()
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        self._check_reference(loss)
         if self.ld_alpha < 1 and self.nll_weight:
             raise ValueError(
                 f"ld_alpha {self.ld_alpha} lowers the weight of long responses' ends, but nll_weight "
@@ -102,3 +136,20 @@ class PreferenceSettings(TrainSettings):
                 f"cannot be smaller than batch_size {self.batch_size}; leave it out, or take a smaller batch"
             )
         return self
+
+    def _check_reference(self, loss: PreferenceLoss) -> None:
+        if loss.needs_reference != (self.reference != "none"):
+            needs = "needs a reference" if loss.needs_reference else "is defined without a reference"
+            remedy = "stage_start, for one" if loss.needs_reference else "none"
+            raise ValueError(f"loss {loss.name} {needs}, but reference is {self.reference}; take {remedy}")
+        decay, every = self.reference_ema_decay, self.reference_refresh_every
+        if (self.reference == "ema") != (decay < 1):
+            raise ValueError(
+                f"reference is {self.reference} and reference_ema_decay {decay}; a moving average has a "
+                "decay below 1 (0.99, say), and nothing else has one"
+            )
+        if (self.reference == "refresh") != (every is not None):
+            raise ValueError(
+                f"reference is {self.reference} and reference_refresh_every {every}; reference refresh needs "
+                "a number of steps, and nothing else has one"
+            )

@@ -388,3 +388,15 @@ def test_each_self_play_stage_has_the_policy_so_far_as_its_opponent(tmp_path: Pa
 def test_a_stage_of_the_dictionary_is_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="finetune_configs holds str"):
         trainer(tiny(), ["sft"], tmp_path)
+
+
+def test_a_stage_may_play_several_iterations_each_with_the_answers_of_the_one_before(tmp_path: Path) -> None:
+    done = staged(tmp_path, num_iterations=2, kwargs={"batch_size": 1})
+    assert done.stage["num_pairs"] == 8
+    assert done.stage["metrics"]["mixed_pairs"] == 4
+    assert done.stage["metrics"]["num_steps"] == 8, "4 pairs of its own, 4 of the first iteration"
+    folder = tmp_path / "stages" / "01-spin"
+    found = [ShardStore(folder / f"iteration-{i}-data").read_all(Candidate) for i in (1, 2)]
+    assert [len(answers) for answers in found] == [4, 4]
+    with pytest.raises(TypeError):
+        SelfPlayConfig("data", None, 32, 0.1, 0.1, 0.7, top_k, {}, {}, {}, None, 2)  # type: ignore[misc]

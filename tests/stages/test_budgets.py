@@ -79,3 +79,43 @@ def test_a_judge_that_writes_nothing_leaves_its_budget_to_the_response() -> None
     (note,) = budget.notes
     assert "responses get 70 tokens instead of 100" in note
     assert "judgments" not in note
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        (None, 100),
+        (251, 100),  # 50 for the rubric, 1 for the label, 100 twice
+        (250, 99),  # what is left over from 199 helps nobody
+        (249, 99),
+        (59, 4),
+    ],
+)
+def test_a_judge_of_two_responses_has_room_for_both(context: int | None, expected: int) -> None:
+    budget = judged_budgets(
+        stage="s",
+        response=Budgets(100, 0),
+        judgment=0,
+        judge_prompt=50,
+        forced=1,
+        context=context,
+        num_responses=2,
+    )
+    assert (budget.response, budget.judgment) == (expected, 0)
+    assert [f"2 responses at once) responses get {expected} tokens" in note for note in budget.notes] == [
+        True
+    ] * (expected < 100)
+
+
+def test_a_context_too_small_for_two_responses_is_an_error_with_the_numbers() -> None:
+    said = "context is 58 tokens.*take 50.*score 1, which leaves 3 for each of 2 responses"
+    with pytest.raises(ConfigError, match=said):
+        judged_budgets(
+            stage="s",
+            response=Budgets(100, 0),
+            judgment=0,
+            judge_prompt=50,
+            forced=1,
+            context=58,
+            num_responses=2,
+        )

@@ -37,6 +37,13 @@ STAGES: dict[str, dict[str, Any]] = {
         "judge": {"template": TEMPLATE, "votes": 2, "unparsed": "force", "max_new_tokens": 5},
         "train": {"batch_size": 2, "learning_rate": 1e-2},
     },
+    "live": {
+        "kind": "online",
+        "prompts": PROMPTS,
+        "candidates": {"num": 2, "temperature": 1.0, "max_new_tokens": 6},
+        "reward": "tests.stages.worlds:reward",
+        "train": {"batch_size": 2, "num_steps": 3, "learning_rate": 1e-2},
+    },
     "text": {
         "kind": "external_reward",
         "prompts": PROMPTS,

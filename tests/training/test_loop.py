@@ -1,6 +1,8 @@
 """The loop: how a step is made of items, what stops it, and what it reports."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
 from self_rewarding_lm_pytorch.text import example_from_parts
 from self_rewarding_lm_pytorch.training.loop import Hooks, validation_metrics
+from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 from tests.helpers import Successor, recurrent, x_transformer
 from tests.training.worlds import examples, pairs, preference, run, supervised, weights
 
@@ -263,3 +266,10 @@ def test_the_dropout_setting_acts_while_training_and_is_gone_after(
     run(plain, supervised(examples(6)), num_steps=2)
     assert (not torch.equal(weights(policy), weights(plain))) is acts
     assert [part.p for part in policy.module.modules() if isinstance(part, nn.Dropout)] == [0.0]
+
+
+def test_a_small_learning_rate_is_logged_as_it_is(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", "dpo")
+    log.write(1, 2, {"learning_rate": 5e-7, "loss": 0.69314718056})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (line["learning_rate"], line["loss"]) == (5e-7, 0.6931472)

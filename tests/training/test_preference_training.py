@@ -32,7 +32,7 @@ def rows(policy: Policy, items: list[PairExample]) -> tuple[torch.Tensor, torch.
 def test_the_stored_reference_is_what_the_live_model_says(micro: int) -> None:
     policy, items = recurrent(dropout=0.5), pairs(7)
     policy.module.train()
-    stored = StoredReference.from_policy(policy, items, micro_batch_size=micro)
+    stored = StoredReference.of(LiveReference(policy), items, micro_batch_size=micro)
     live = LiveReference(policy.copy())
     for some in (items, [items[5], items[2]]):
         batch = collate_pairs(some)
@@ -57,7 +57,7 @@ def test_the_first_loss_is_that_of_a_policy_at_its_reference(loss: str) -> None:
 def test_the_reference_never_drifts_while_the_policy_moves() -> None:
     policy, items = x_transformer(), pairs(6)
     before = rows(policy, items)
-    stored = StoredReference.from_policy(policy, items, micro_batch_size=2)
+    stored = StoredReference.of(LiveReference(policy), items, micro_batch_size=2)
     live = LiveReference(policy.copy())
     run(policy, preference(policy, items, reference=stored), num_steps=5)
     batch = collate_pairs(items)
@@ -148,7 +148,7 @@ def test_reading_both_sides_in_one_row_changes_nothing_that_is_learned() -> None
     found = []
     for width in (0, 64):
         policy, items = hugging_face(), pairs(6)
-        stored = StoredReference.from_policy(policy, items, micro_batch_size=4)
+        stored = StoredReference.of(LiveReference(policy), items, micro_batch_size=4)
         objective = PreferenceObjective(PREFERENCE_LOSSES["dpo"], stored, beta=0.5, fork_width=width)
         assert (objective.collate(items).forked is not None) == (width > 0)
         run(policy, Term("main", items, objective, 6, 6), num_steps=5, learning_rate=1e-3)

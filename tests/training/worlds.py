@@ -14,7 +14,7 @@ from self_rewarding_lm_pytorch.records import Example, PairExample
 from self_rewarding_lm_pytorch.text import example_from_parts
 from self_rewarding_lm_pytorch.training.loop import Hooks, TrainResult, train
 from self_rewarding_lm_pytorch.training.objectives import PreferenceObjective, SupervisedObjective, Term
-from self_rewarding_lm_pytorch.training.reference import StoredReference
+from self_rewarding_lm_pytorch.training.reference import LiveReference, StoredReference
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
 from tests.helpers import VOCAB
 
@@ -50,7 +50,7 @@ def preference(
     nll_weight: float = 0.0,
     reference: Any = None,
 ) -> Term[Any, Any]:
-    reference = reference or StoredReference.from_policy(policy, items, micro_batch_size=4)
+    reference = reference or StoredReference.of(LiveReference(policy), items, micro_batch_size=4)
     objective = PreferenceObjective(PREFERENCE_LOSSES[loss], reference, beta=beta, nll_weight=nll_weight)
     return Term("main", items, objective, batch_size, micro)
 

@@ -1,0 +1,62 @@
+"""What a judge's mode settles, so that settings which say otherwise contradict it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from self_rewarding_lm_pytorch.judges.pairwise import LABELS
+
+ModeName = Literal["sampled", "expected", "pairwise"]
+
+# What settings come to where nothing is sampled, nothing is compared, or no score is read.
+_UNSAMPLED: dict[str, Any] = {
+    "votes": 1,
+    "unparsed": "drop",
+    "parse_reward": None,
+    "stop_at_score": False,
+    "stop": [],
+    "max_new_tokens": None,
+    "temperature": 1.0,
+    "top_p": None,
+    "top_k": None,
+    "min_p": None,
+    "filter_fn": None,
+    "filter_kwargs": {},
+}
+_UNCOMPARED: dict[str, Any] = {"labels": LABELS}
+_UNSCORED: dict[str, Any] = {"score_pattern": None, "score_range": None}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A mode in words, and the settings that have no effect in it, with what they come to."""
+
+    does: str
+    settled: dict[str, Any]
+
+
+MODES: dict[ModeName, Mode] = {
+    "sampled": Mode("samples votes on one response at a time", _UNCOMPARED),
+    "expected": Mode(
+        "reads the score's distribution once and samples no votes", {**_UNSAMPLED, **_UNCOMPARED}
+    ),
+    "pairwise": Mode(
+        "reads which of two responses is preferred, samples no votes and has no scores",
+        {**_UNSAMPLED, **_UNSCORED},
+    ),
+}
+
+
+def contradiction(mode: ModeName, given: dict[str, Any]) -> str:
+    """Why settings given explicitly (name -> value) cannot hold in this mode; empty where they can."""
+    settled = MODES[mode].settled
+    wrong = [name for name in sorted(settled.keys() & given.keys()) if given[name] != settled[name]]
+    if not wrong:
+        return ""
+    said = ", ".join(f"{name}={given[name]!r}" for name in wrong)
+    other: ModeName = "pairwise" if set(wrong) <= _UNCOMPARED.keys() else "sampled"
+    return (
+        f"mode {mode!r} {MODES[mode].does}, so {said} would have no effect; "
+        f"leave {'that' if len(wrong) == 1 else 'those'} out, or take mode {other!r}"
+    )

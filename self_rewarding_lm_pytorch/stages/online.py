@@ -1,0 +1,140 @@
+"""Online AI feedback (2402.04792): the policy as it is answers, is judged and is trained on that at once."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from self_rewarding_lm_pytorch.data.items import preference_examples
+from self_rewarding_lm_pytorch.judges.base import Judge
+from self_rewarding_lm_pytorch.preferences.search import VISITS_PER_PAIR, PairSearch
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.records import PairExample, Prompt
+from self_rewarding_lm_pytorch.stages.base import Environment, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.budgets import Budgets
+from self_rewarding_lm_pytorch.stages.external_reward import ExternallyJudgedStage
+from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
+from self_rewarding_lm_pytorch.stages.pairs import check_start, pair_term, replay_terms
+from self_rewarding_lm_pytorch.stages.prompts import kept_prompts
+from self_rewarding_lm_pytorch.stages.references import live_reference
+from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
+from self_rewarding_lm_pytorch.stages.training import run_training
+from self_rewarding_lm_pytorch.training.batching import steps_per_epoch
+from self_rewarding_lm_pytorch.training.loop import Hooks
+from self_rewarding_lm_pytorch.training.objectives import FreshTerm
+from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
+
+
+class OnlineCandidates(CandidateSettings):
+    """Two answers, as in the paper; how they are sampled is our choice, the paper's is not public."""
+
+    num: Annotated[int, Field(ge=2)] = 2
+    temperature: Annotated[float, Field(ge=0)] = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class OnlineStage(ExternallyJudgedStage):
+    """The answers are judged by a model (`judge`: another, or the policy itself), a reward or a function.
+
+    The reference is the policy as the stage begins, a second model in memory, unless a plan says otherwise.
+    """
+
+    kind: Literal["online"] = "online"
+    sample_every: Annotated[int, Field(ge=1)] = 1  # optimizer steps on pairs of one policy
+    judge: JudgeSettings | None = None
+    candidates: CandidateSettings = Field(default_factory=OnlineCandidates)
+
+    def _check_judge(self) -> None:
+        named = [name for name in ("judge", "reward", "reward_model") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"stage {self.name!r} needs one of judge (a model that reads and judges; {{}} is the policy "
+                "itself), reward (a function over text) and reward_model (over ids), but has "
+                f"{' and '.join(named) or 'none'}"
+            )
+
+    def budgets(self, env: Environment, prompts: list[Prompt]) -> Budgets:
+        if self.judge is None:
+            return super().budgets(env, prompts)
+        return self.judge.budgets(
+            env,
+            self.name,
+            prompts,
+            response=self.candidates.max_new_tokens,
+            max_seq_len=self.max_seq_len,
+        )
+
+    def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
+        if self.judge is None:
+            return super().judge_for(run, budgets)
+        return self.judge.build(
+            run.env,
+            self.name,
+            budget=budgets.judgment,
+            seed=run.seed,
+            num_candidates=self.candidates.num,
+        )
+
+    def run(self, run: StageRun) -> StageOutcome:
+        started = time.monotonic()
+        prompts = kept_prompts(run, self.read_prompts(run.env))
+        replay = self.read_replay(run)
+        train = self.train
+        num_steps = train.num_steps or train.epochs * steps_per_epoch(len(prompts), train.batch_size)
+        settings = train.model_copy(update={"num_steps": num_steps})
+        block = self.sample_every * train.batch_size  # no more is judged than a block is short of
+        search = self.search(run, prompts, num_pairs=None, shard_size=block, reporter=Reporter(quiet=True))
+        fresh = _FreshPairs(run, search, settings, self.sample_every)
+        terms = [fresh.term, *replay_terms(run, replay, settings)]
+        hooks = Hooks(before_step=fresh.before_step, after_step=fresh.reference.update)
+        try:
+            outcome = run_training(run, terms, settings, hooks=hooks, early_stopper=self.early_stopper)
+        finally:
+            search.write_skipped()
+        run.env.reporter.lines(search.work.counts.lines())
+        outcome.add(search.work)
+        outcome.num_pairs = search.work.counts.pairs
+        outcome.train_seconds = time.monotonic() - started - outcome.generate_seconds - outcome.judge_seconds
+        return outcome
+
+
+class _FreshPairs:
+    """The pairs of the block of steps under way."""
+
+    def __init__(self, run: StageRun, search: PairSearch, settings: PreferenceSettings, every: int) -> None:
+        self.reference = live_reference(run, settings)
+        self._pairs: list[PairExample] = []
+        term = pair_term(run, "pairs", self._pairs, settings, self.reference)
+        self.term: FreshTerm[Any, Any] = FreshTerm(**vars(term), every=every)
+        self._run = run
+        self._search = search
+        self._settings = settings
+        self._every = every
+        self._is_short = False
+
+    def before_step(self, step: int) -> bool:
+        """Samples and judges anew where a block begins; False where no two answers differ any more."""
+        if step % self._every:
+            return True
+        left = (self._settings.num_steps or step + 1) - step
+        wanted = min(self._every, left) * self._settings.batch_size
+        self._pairs[:] = preference_examples(self._search.more(wanted))
+        self._search.check_found()
+        if not self._pairs:
+            self._run.env.reporter.warn(
+                f"training ends after {step} of {self._settings.num_steps} steps: none of the next "
+                f"{VISITS_PER_PAIR * wanted} prompts gave answers that the judge tells apart, so nothing is "
+                "left to learn from it"
+            )
+            return False
+        if len(self._pairs) < wanted and not self._is_short:
+            self._is_short = True
+            self._run.env.reporter.say(
+                f"  at step {step + 1} {len(self._pairs)} of {wanted} pairs could be had, as the judge tells "
+                "few answers apart; steps are smaller where that happens (it is not said again)"
+            )
+        if step == 0:
+            check_start(self._run, self.term, self._settings)
+        return True

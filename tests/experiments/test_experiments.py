@@ -1,0 +1,61 @@
+"""The experiments run and say what they promise; their numbers at this size mean nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def test_spin_and_supervised_training_are_compared_after_equal_numbers_of_updates(tmp_path: Path) -> None:
+    arguments = ("--small", "--seeds", "1", "--rate", "1e-4", "--threads", "1", "--folder", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / "spin_against_sft.py"), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])["64 answers"]
+    assert found["updates"] == [0, 2, 6, 10, 14]
+    assert found["best"] == {"spin": "0.0001", "sft": "0.0001"}
+    for arm in found["arms"].values():
+        (rows,) = arm["0.0001"]
+        assert len(rows) == 5
+        assert rows[0]["score"] == found["m1"][0]["score"], "both start from M1"
+        assert all(0 <= row["score"] <= 5 and 0 <= row["perfect"] <= 1 for row in rows)
+    folder = tmp_path / "64 answers" / "seed-0"
+    for arm in ("spin", "sft"):
+        lines = (folder / f"{arm}-0.0001" / "metrics.jsonl").read_text().splitlines()
+        ends = [line["step"] for line in map(json.loads, lines) if line["step"] == line["num_steps"]]
+        assert ends == [2, 4, 4, 4]
+
+
+def test_a_picture_has_its_labels_as_text_and_the_same_numbers_give_the_same_file(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    common = _common()
+    curves = [common.Curve("SPIN", "#3d85c6", [0, 2, 6], [[1.0, 2.0, 3.0], [1.5, 2.5, 2.0]])]
+    for name in ("a.svg", "b.svg"):
+        common.curves_svg(tmp_path / name, {"score (points)": curves}, xlabel="updates")
+    text = (tmp_path / "a.svg").read_text()
+    assert all(f">{label}</text>" in text for label in ("SPIN", "score (points)", "updates"))
+    assert text == (tmp_path / "b.svg").read_text()
+
+
+def _common() -> Any:
+    spec = importlib.util.spec_from_file_location("experiments_common", EXPERIMENTS / "common.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
