@@ -16,6 +16,8 @@ from common import work as works
 from common.measure import Stopwatch, peak_memory_mb, seconds_of
 from common.work import TEMPERATURE, TOP_P, Work
 
+TOKEN_BUDGET = 65_536  # all of W2 at once, as the peer's batches are tried too; the library's default is half
+
 WARM_UP = Work([[1, 2, 3, 4]], samples=2, new_tokens=3, unit="tokens/s")
 _ENTROPY_ROWS = 8  # sequences on which the entropy is measured
 
@@ -31,7 +33,7 @@ def ours(work: str, small: bool, model: str = "llama") -> dict[str, Any]:
 
     sizes, wanted = works.sizes(small), works.WORKS[work](small)
     module = models.MODELS[model](sizes)
-    generator = PolicyGenerator(policy_for(module), ())
+    generator = PolicyGenerator(policy_for(module), (), token_budget=TOKEN_BUDGET)
     sampling = Sampling(TEMPERATURE, top_p, {"thres": TOP_P})
     watch = Stopwatch()
     watch.watch(importlib.import_module("self_rewarding_lm_pytorch.generation.generator"), "sample")

@@ -153,12 +153,11 @@ def _draw(rows: list[Row], logits: Tensor, sampling: Sampling) -> Iterator[int]:
     owners = [number for number, row in enumerate(rows) for _ in row.samples]
     keys = torch.tensor([one.key for row in rows for one in row.samples], dtype=torch.int64)
     steps = torch.tensor([len(row.written) for row in rows])[owners]
-    if len(owners) > len(rows):
-        logits = logits.index_select(0, torch.tensor(owners, device=logits.device))
+    shared = owners if len(owners) > len(rows) else None
     try:
-        return iter(sample(logits, sampling, uniforms(keys, steps)).tolist())
+        return iter(sample(logits, sampling, uniforms(keys, steps), shared).tolist())
     except UnusableLogits as error:
-        row = rows[owners[error.row]]
+        row = rows[error.row]
         number = min(one.number for one in row.samples)
         raise GenerationError(
             f"request {number}: {error.what} after {len(row.written)} sampled tokens, so "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -21,7 +21,8 @@ _CPU_ROWS = 32
 _BELOW_1 = 1 - 2**-53
 _UNSETTLED, _UNUSABLE = -1, -2  # in place of a token, so that one copy from the device tells all
 
-_Draw = Callable[[Tensor, Tensor], Tensor]  # logits (B, V), uniforms (B,) -> int64 (B,)
+# Logits (B, V), the row of each sample (N,) or None for all in turn, uniforms (N,) -> int64 (N,).
+_Draw = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,27 @@ def filtered_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return _filtered(_scaled(logits, sampling.temperature), sampling).double().softmax(dim=-1)
 
 
-def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
-    """One token for each row: (B, V) and uniforms (B,) in [0, 1) -> int64 (B,), on the CPU.
+def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+    """One token for each uniform: (B, V) and (N,) in [0, 1) -> int64 (N,), on the CPU.
 
-    Inverse-CDF sampling: the first token at which the cumulative probability passes the uniform.
-    Raises UnusableLogits for a row that is NaN, or minus infinity everywhere.
+    rows: of each uniform, which may share one; None: N is B. Inverse-CDF sampling: the first token at which
+    the cumulative probability passes the uniform. Raises UnusableLogits for a row that is NaN, or minus
+    infinity everywhere.
     """
     uniforms = uniforms.to(logits.device, torch.float64)
+    owners = None if rows is None else torch.tensor(rows, device=logits.device)
     quickest, *others = _draws(sampling, logits.shape[-1])
-    tokens = quickest(logits, uniforms).cpu()
+    tokens = quickest(logits, owners, uniforms).cpu()
     for draw in others:
         left = (tokens == _UNSETTLED).nonzero()[:, 0]
         if not len(left):
             break
-        rows = left.to(logits.device)
-        tokens[left] = draw(logits[rows], uniforms[rows]).cpu()
+        there = left.to(logits.device)
+        own = logits.index_select(0, there if owners is None else owners[there])
+        tokens[left] = draw(own, None, uniforms[there]).cpu()
     unusable = (tokens == _UNUSABLE).nonzero()
     if len(unusable):
-        row = int(unusable[0])
+        row = int(unusable[0]) if rows is None else rows[int(unusable[0])]
         peak = float(_scaled(logits[row], sampling.temperature or 1.0).amax())
         blame = "the filter refused every token" if isfinite(peak) else f"the largest logit is {peak}"
         raise UnusableLogits(row, blame)
@@ -95,13 +99,17 @@ def _keeps_all(num_kept: NumKept, width: int) -> bool:
     return all(int(num_kept(certain[:, :size])) == size for size in (2, width))
 
 
-def _draw_likeliest(logits: Tensor, uniforms: Tensor) -> Tensor:
+def _of(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
+
+
+def _draw_likeliest(logits: Tensor, rows: Tensor | None, uniforms: Tensor) -> Tensor:
     peak, token = logits.max(dim=-1)  # the first of equals, by its documentation; NaN where any is
-    return token.where(peak.isfinite(), _UNUSABLE)
+    return _of(token.where(peak.isfinite(), _UNUSABLE), rows)
 
 
-def _draw_plainly(sampling: Sampling, logits: Tensor, uniforms: Tensor) -> Tensor:
-    scaled = _scaled(logits, sampling.temperature)
+def _draw_plainly(sampling: Sampling, logits: Tensor, rows: Tensor | None, uniforms: Tensor) -> Tensor:
+    scaled = _scaled(_of(logits, rows), sampling.temperature)
     usable = scaled.amax(dim=-1).isfinite()
     filtered = _filtered(scaled.masked_fill_(~usable[:, None], 0), sampling)  # a user's filter meets no NaN
     weights = (filtered - filtered.amax(dim=-1, keepdim=True)).exp_()
@@ -110,13 +118,18 @@ def _draw_plainly(sampling: Sampling, logits: Tensor, uniforms: Tensor) -> Tenso
 
 
 def _draw_from_likeliest(
-    temperature: float, num_kept: NumKept, window: int, logits: Tensor, uniforms: Tensor
+    temperature: float,
+    num_kept: NumKept,
+    window: int,
+    logits: Tensor,
+    rows: Tensor | None,
+    uniforms: Tensor,
 ) -> Tensor:
     """Draws where the kept tokens are surely among the `window` likeliest."""
     # On a CPU a few rows at a time, as their vocabularies then stay in what it keeps at hand.
     parts = logits.split(_CPU_ROWS) if logits.device.type == "cpu" else [logits]
     columns = zip(*(_likeliest(part, temperature, window) for part in parts), strict=True)
-    ordered, ids, total = (torch.cat(column) for column in columns)
+    ordered, ids, total = (_of(torch.cat(column), rows) for column in columns)
     peak = ordered[:, :1]
     weights = (ordered.double() - peak).exp_()
     num = num_kept(weights / total)

@@ -252,3 +252,22 @@ def test_a_filter_of_the_users_draws_as_ours_does_where_it_does_the_same() -> No
     places = torch.rand(200, dtype=torch.float64)
     theirs = Sampling(0.7, Nucleus(0.9))
     assert torch.equal(sample(logits, theirs, places), sample(logits, Sampling(), places))
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(1.0, None), Sampling(0.0)], ids=["top-p", "all", "best"]
+)
+@pytest.mark.parametrize("width", [9, 2000])
+def test_samples_that_share_a_row_draw_as_from_rows_of_their_own(sampling: Sampling, width: int) -> None:
+    logits = 3 * torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    rows = [0, 0, 1, 2, 2, 2]
+    places = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.6, 0.99], dtype=torch.float64)
+    assert torch.equal(sample(logits, sampling, places, rows), sample(logits[rows], sampling, places))
+
+
+def test_the_row_that_cannot_be_drawn_from_is_named_where_samples_share_rows() -> None:
+    logits = torch.randn(3, 700)
+    logits[2, 5] = math.nan
+    with pytest.raises(UnusableLogits) as refused:
+        sample(logits, Sampling(), torch.rand(4), [0, 1, 1, 2])
+    assert refused.value.row == 2
