@@ -78,13 +78,13 @@ class OnlineStage(ExternallyJudgedStage):
         )
 
     def run(self, run: StageRun) -> StageOutcome:
-        started = time.monotonic()
         prompts = kept_prompts(run, self.read_prompts(run.env))
         replay = self.read_replay(run)
         train = self.train
         num_steps = train.num_steps or train.epochs * steps_per_epoch(len(prompts), train.batch_size)
         settings = train.model_copy(update={"num_steps": num_steps})
-        block = self.sample_every * train.batch_size  # no more is judged than a block is short of
+        # No more is judged at once than a block is short of.
+        block = min(self.sample_every * train.batch_size, run.env.generation.shard_size)
         search = self.search(run, prompts, num_pairs=None, shard_size=block, reporter=Reporter(quiet=True))
         fresh = _FreshPairs(run, search, settings, self.sample_every)
         terms = [fresh.term, *replay_terms(run, replay, settings)]
@@ -96,7 +96,7 @@ class OnlineStage(ExternallyJudgedStage):
         run.env.reporter.lines(search.work.counts.lines())
         outcome.add(search.work)
         outcome.num_pairs = search.work.counts.pairs
-        outcome.train_seconds = time.monotonic() - started - outcome.generate_seconds - outcome.judge_seconds
+        outcome.train_seconds -= fresh.seconds
         return outcome
 
 
@@ -113,6 +113,7 @@ class _FreshPairs:
         self._settings = settings
         self._every = every
         self._is_short = False
+        self.seconds = 0.0  # spent in `before_step`
 
     def before_step(self, step: int) -> bool:
         """Samples and judges anew where a block begins; False where no two answers differ any more."""
@@ -120,7 +121,9 @@ class _FreshPairs:
             return True
         left = (self._settings.num_steps or step + 1) - step
         wanted = min(self._every, left) * self._settings.batch_size
+        started = time.monotonic()
         self._pairs[:] = preference_examples(self._search.more(wanted))
+        self.seconds += time.monotonic() - started
         self._search.check_found()
         if not self._pairs:
             self._run.env.reporter.warn(

@@ -106,9 +106,10 @@ def signs(prompts: list[str], responses: list[str]) -> list[float]:
     [
         {"judge": {"template": TEMPLATE, "votes": 2, "unparsed": "force", "max_new_tokens": 5}},
         {"judge": {"template": TEMPLATE, "mode": "expected"}},
+        {"judge": {"template": "p {{ prompt }} a {{ first }} b {{ second }}", "mode": "pairwise"}},
         {"reward_model": RewardModel()},
     ],
-    ids=["itself, sampled", "itself, expected", "a reward model"],
+    ids=["itself, sampled", "itself, expected", "itself, comparing", "a reward model"],
 )
 def test_any_judge_will_do(tmp_path: Path, judge: dict[str, Any]) -> None:
     torch.manual_seed(0)

@@ -12,7 +12,8 @@ import torch
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
-from tests.stages.worlds import PAIRS, QUIET, plain, plan
+from tests.helpers import byte_codec
+from tests.stages.worlds import PAIRS, QUIET, hugging_face, plain, plan
 
 TRAIN = {"batch_size": 5, "num_steps": 4, "learning_rate": 1e-2, "dropout": 0.0, "log_every": 1}
 
@@ -38,8 +39,6 @@ def test_initial_is_the_model_as_the_run_began_and_stage_start_as_the_stage_did(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     if changes:
-        from tests.helpers import byte_codec
-
         changes = {"model": plain(), "tokenizer": byte_codec()}
     first, own, initial = logged(tmp_path, {}, {}, {"reference": "initial"}, **changes)
     assert margins(first)[0] == pytest.approx(0, abs=1e-6)
@@ -125,3 +124,56 @@ def test_a_run_stops_where_the_first_batch_is_not_the_references(
     monkeypatch.setattr(pairs, "reference_for", moving)
     with pytest.raises(TrainingError, match=r"instead of 0\.693147"):
         logged(tmp_path, {})
+
+
+def adapted(seed: int = 0) -> Any:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(
+        r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1, task_type="CAUSAL_LM"
+    )
+    return peft.get_peft_model(hugging_face(), config)
+
+
+def test_the_model_without_its_adapter_is_the_reference_that_a_new_adapter_starts_from(
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for reference in ("adapter_off", "stage_start"):
+        changes = {"model": adapted(), "tokenizer": byte_codec()}
+        (found[reference],) = logged(tmp_path / reference, {"reference": reference}, **changes)
+    bare, start = found["adapter_off"], found["stage_start"]
+    assert bare[-1]["preference_loss"] == pytest.approx(start[-1]["preference_loss"], rel=1e-5)
+    assert start[-1]["preference_loss"] < start[0]["preference_loss"]
+
+
+def test_a_trained_adapter_is_no_reference_for_the_next_stage_and_that_is_said_before_the_first(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="the stages before this one train that"):
+        logged(tmp_path, {}, {"reference": "adapter_off"}, model=adapted(), tokenizer=byte_codec())
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_an_adapter_trained_elsewhere_is_no_reference(tmp_path: Path) -> None:
+    model = adapted()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter += 0.1
+    with pytest.raises(ConfigError, match="already changes what the model computes"):
+        logged(tmp_path, {"reference": "adapter_off"}, model=model, tokenizer=byte_codec())
+
+
+def test_recomputed_layers_train_the_same_model(tmp_path: Path) -> None:
+    found = []
+    for wanted in (False, True):
+        changes = {"model": hugging_face(), "tokenizer": byte_codec()}
+        settings = {"gradient_checkpointing": wanted, "dropout": 0.1}
+        found.append(logged(tmp_path / str(wanted), settings, **changes)[0][-1])
+    assert found[0]["preference_loss"] == pytest.approx(found[1]["preference_loss"], rel=1e-5)
+
+
+def test_a_model_that_cannot_recompute_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gradient_checkpointing"):
+        logged(tmp_path, {"gradient_checkpointing": True})
