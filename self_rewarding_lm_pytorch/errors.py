@@ -31,3 +31,7 @@ class TrainingError(SelfRewardingError):
 
 class CheckpointError(SelfRewardingError):
     """A checkpoint or run folder is missing, altered, or belongs to another run."""
+
+
+class ProcessError(SelfRewardingError):
+    """A run on several processes cannot go on, because another of them has failed or ended."""

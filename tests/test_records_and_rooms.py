@@ -23,6 +23,8 @@ ROOMS = [
     "records",
     "registry",
     "seeds",
+    "processes",
+    "interrupts",
     "alarms",
     "progress",
     "text",

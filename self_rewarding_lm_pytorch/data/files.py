@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all: write, fsync, rename."""
+"""Files that appear whole or not at all: write, fsync, rename.
+
+On several processes the main one writes, and none goes on before it has; whether a file is there is what the
+main process sees, so that all of them take the same way.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch import processes
+
+
+def is_there(path: Path) -> bool:
+    """Whether the main process sees the file or folder."""
+    return processes.agreed(path.exists())
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary file beside `path`, then moves it into place."""
+    processes.on_main(lambda: _write_file(path, write))
+
+
+def _write_file(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
@@ -30,6 +45,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     """The same for a folder; an older one of that name is replaced."""
+    processes.on_main(lambda: _write_folder(path, write))
+
+
+def _write_folder(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""Ctrl-C and SIGTERM end a run where a unit of its work is stored, not in the middle of one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from self_rewarding_lm_pytorch import processes
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_asked: list[int] = []  # signals that came since `deferred` began
+_is_deferring = False
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end, and what it was doing is stored."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """The first signal inside waits for the next `unit_done`; a second one ends the program at once.
+
+    In another thread than the main one, where Python allows no handlers, signals do what they did.
+    """
+    global _is_deferring
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _ask) for number in _SIGNALS}
+    _asked.clear()
+    _is_deferring = True
+    try:
+        yield
+    finally:
+        _is_deferring = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def unit_done() -> None:
+    """Called by every process where what was done can be gone on from; raises Interrupted if that was asked."""
+    if not _is_deferring:
+        return
+    found = next((number for number in processes.gathered(_asked[0] if _asked else 0) if number), 0)
+    if found:
+        raise Interrupted(found)
+
+
+def is_asked() -> bool:
+    """Whether this process has been asked to end."""
+    return bool(_asked) and _is_deferring
+
+
+def _ask(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
+    if len(_asked) > 1:
+        raise Interrupted(number)

@@ -1,0 +1,110 @@
+"""The processes of one run, where it was started on several: who writes, and what all of them know.
+
+Every process runs the same program over the same plan. They part only inside `generation` and inside an
+optimizer step; the functions below are called by all of them, in the same order. With one process they cost
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from self_rewarding_lm_pytorch.errors import ProcessError
+
+T = TypeVar("T")
+
+_is_apart = False
+
+
+def world_size() -> int:
+    """How many processes the run has."""
+    return dist.get_world_size() if _is_started() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if _is_started() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes the run's files and talks to the user."""
+    return rank() == 0
+
+
+def agreed(value: T) -> T:
+    """The main process's value, in every process. It is pickled."""
+    if not _is_several():
+        return value
+    box: list[Any] = [value]
+    _checked(lambda: dist.broadcast_object_list(box, src=0))
+    found: T = box[0]
+    return found
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    return any(gathered(flag))
+
+
+def gathered(part: T) -> list[T]:
+    """Every process's part, in the order of their ranks. They are pickled."""
+    if not _is_several():
+        return [part]
+    parts: list[Any] = [None] * world_size()
+    _checked(lambda: dist.all_gather_object(parts, part))
+    return parts
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """What `work` gives in the main process, where alone it runs; what it raises is raised everywhere."""
+    if not _is_several():
+        # Apart, the others' writing is left out: they have failed, or the main process has.
+        return work() if is_main() else None  # type: ignore[return-value]
+    result: Any = None
+    error: BaseException | None = None
+    if is_main():
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+    result, said = agreed((result, None if error is None else f"{type(error).__name__}: {error}"))
+    if error is not None:
+        raise error
+    if said is not None:
+        raise ProcessError(f"the main process of this run failed: {said}")
+    done: T = result
+    return done
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Nobody is waited for: for what a process still does after an error that the others may not have."""
+    global _is_apart
+    before, _is_apart = _is_apart, True
+    try:
+        yield
+    finally:
+        _is_apart = before
+
+
+def _is_started() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _is_several() -> bool:
+    return not _is_apart and world_size() > 1
+
+
+def _checked(communicate: Callable[[], Any]) -> None:
+    try:
+        communicate()
+    except RuntimeError as error:
+        raise ProcessError(
+            "another process of this run has ended or cannot be reached, so this one cannot go on; its own "
+            "message says why. What was stored is kept: the same command, started on as many processes, goes "
+            f"on from there. ({str(error).splitlines()[0]:.200})"
+        ) from error
