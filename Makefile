@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint bench clean
+.PHONY: help setup demo test test-slow test-reliability test-all lint bench clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,10 @@ test: setup  ## The tests
 test-slow: setup  ## The tests that take minutes: the contract scripts, the demo's bars
 	$(BIN)/pytest -m slow $(ARGS)
 
-test-all: test test-slow  ## Both
+test-reliability: setup  ## Runs killed at random instants of every kind of work, and gone on with (ARGS="--seed 7")
+	@$(BIN)/python -m tests.reliability.kills $(ARGS)
+
+test-all: test test-slow test-reliability  ## All of them
 
 lint: setup  ## Style and types
 	$(BIN)/ruff check .

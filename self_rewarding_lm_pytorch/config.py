@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from self_rewarding_lm_pytorch.plans.expansion import expanded
 from self_rewarding_lm_pytorch.plans.scaling import data_sources, plain_prompts, scaled_part, scaled_stage
 from self_rewarding_lm_pytorch.plans.yaml import copied, read_yaml
 from self_rewarding_lm_pytorch.stages import STAGES
+from self_rewarding_lm_pytorch.stages.alarm_settings import AlarmSettings
 from self_rewarding_lm_pytorch.stages.base import GenerationSettings, Settings, StageConfig
 from self_rewarding_lm_pytorch.stages.card_settings import ReportCardSettings
 
@@ -28,10 +30,14 @@ class Plan(Settings):
     seed: int = 0
     run: Path = Path("runs/run")
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights; auto: as they were saved
+    trust_remote_code: bool = False  # whether code that the model's folder or hub name brings is run
     accelerate: dict[str, Any] = Field(default_factory=dict)  # arguments of accelerate.Accelerator
+    sharding: Literal["none", "full"] = "none"  # full: each of several processes trains a part of the weights
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    save_every_seconds: Annotated[float, Field(ge=0)] = 600.0  # of a training's state; 0: after every step
     stages: list[Any]
     report_card: ReportCardSettings | None = None  # how well the model judges, between stages
+    alarms: AlarmSettings = Field(default_factory=AlarmSettings)  # what makes the run warn, or stop
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all amounts of work; plans/scaling.py says which
     was_scaled_by: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a resolved plan, whose amounts say it
 
@@ -47,7 +53,10 @@ def load_plan(source: Any, overrides: Sequence[str] = ()) -> Plan:
         base = Path(source).parent
         source = read_yaml(Path(source))
     if not isinstance(source, Mapping):
-        raise ConfigError(f"a plan must be a mapping with model and stages, not {type(source).__name__}")
+        raise ConfigError(
+            f"a plan must be a mapping with model and stages, not {type(source).__name__}; give a YAML file, "
+            "a dictionary or a Plan"
+        )
     raw = copied(dict(source))
     problems: list[str] = []
     expanded(raw, overrides, problems)
@@ -57,6 +66,10 @@ def load_plan(source: Any, overrides: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate({**raw, "stages": stages, "base": base})
     except ValidationError as error:
         problems += _messages(error, "plan", Plan)
+    problems += [f"plan: {line}" for line in _odd_numbers(raw, Plan)]
+    for key, wanted in (("model", "a hub name, a folder or module:factory"), ("run", "a folder to write to")):
+        if key in raw and (raw[key] is None or raw[key] == ""):
+            problems.append(f"plan: {key}={raw[key]!r} names nothing; give {wanted}")
     if problems:
         raise ConfigError("the plan cannot be run:\n" + "\n".join(f"  - {line}" for line in problems))
     return _scaled(plan)
@@ -83,6 +96,7 @@ def _made_in_python(plan: Plan, overrides: Sequence[str]) -> Plan:
     return _scaled(plan)
 
 
+_LONGEST_NAME = 200  # file systems allow 255 for a name
 _NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^[ .]|[ .]$')
 
 
@@ -93,10 +107,10 @@ def _check_names(entries: list[Any], problems: list[str]) -> None:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         if isinstance(name, str):
             numbers.setdefault(name, []).append(number)
-            if not name or _NOT_IN_NAMES.search(name):
+            if not name or _NOT_IN_NAMES.search(name) or len(name.encode()) > _LONGEST_NAME:
                 problems.append(
-                    f"stage {number}: name {name!r} cannot be a folder's; leave out / \\ : * ? \" < > | and "
-                    "blanks and dots at its ends"
+                    f"stage {number}: name {name!r:.60} cannot be a folder's; leave out / \\ : * ? \" < > | "
+                    f"and blanks and dots at its ends, and keep it below {_LONGEST_NAME} bytes"
                 )
     for name, places in numbers.items():
         if len(places) > 1:
@@ -122,6 +136,7 @@ def _stage(entry: Any, number: int, problems: list[str]) -> StageConfig | None:
     except ValidationError as error:
         problems += _messages(error, where, kind)
         return None
+    problems += [f"{where}: {line}" for line in _odd_numbers(entry, kind)]
     return _with_data(stage, where, problems)
 
 
@@ -156,10 +171,31 @@ def _messages(error: ValidationError, where: str, model: type[BaseModel]) -> lis
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             lines.append(f"{where}: unknown key {place!r}{hint}")
         elif problem["type"] == "missing":
-            lines.append(f"{where}: {place} is missing")
+            lines.append(f"{where}: {place} is missing; add `{problem['loc'][-1]}: ...`")
         else:
-            lines.append(f"{where}: {place}={problem['input']!r:.80}: {problem['msg']}")
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {place}={problem['input']!r:.80}: {said}")
     return lines
+
+
+def _odd_numbers(values: Any, model: Any, path: str = "") -> Iterable[str]:
+    """Of a plan's numbers: what pydantic lets pass and nobody means."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        field, place = model.model_fields.get(key), f"{path}.{key}" if path else str(key)
+        kinds = _kinds(field.annotation) if field is not None else []
+        part = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if part is not None:
+            yield from _odd_numbers(value, part, place)
+        elif isinstance(value, bool) and (int in kinds or float in kinds) and bool not in kinds:
+            yield f"{place}={value}: a number is wanted, but YAML reads yes, no, on, off, true and false so"
+        elif isinstance(value, float) and math.isinf(value) and float in kinds:
+            yield f"{place}={value}: a finite number is wanted; leave the key out for its default"
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types within `Annotated`, `X | Y` and the like."""
+    parts = get_args(annotation)
+    return [kind for part in parts for kind in _kinds(part)] if parts else [annotation]
 
 
 def _fields_at(model: Any, path: tuple[int | str, ...]) -> list[str]:

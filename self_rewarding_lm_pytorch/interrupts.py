@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def deferred() -> Iterator[None]:
 
 
 def unit_done() -> None:
-    """Called by every process where what was done can be gone on from; raises Interrupted if that was asked."""
+    """Called by every process where the run can be gone on from; raises Interrupted where a signal came."""
     if not _is_deferring:
         return
     found = next((number for number in processes.gathered(_asked[0] if _asked else 0) if number), 0)
@@ -62,3 +63,5 @@ def _ask(number: int, frame: FrameType | None) -> None:
     _asked.append(number)
     if len(_asked) > 1:
         raise Interrupted(number)
+    if processes.is_main():
+        sys.stderr.write("\nending once what is under way is stored; the same signal again ends at once\n")

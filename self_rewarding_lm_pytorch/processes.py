@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import ProcessError
 
@@ -78,6 +79,43 @@ def on_main(work: Callable[[], T]) -> T:
         raise ProcessError(f"the main process of this run failed: {said}")
     done: T = result
     return done
+
+
+def add_up(tensor: Tensor) -> None:
+    """Makes the tensor, on the run's device, its sum over all processes, the same bits in each."""
+    if _is_several():
+        _checked(lambda: dist.all_reduce(tensor))
+
+
+def share(tensor: Tensor) -> None:
+    """Gives a tensor on the run's device the main process's values."""
+    if _is_several():
+        _checked(lambda: dist.broadcast(tensor, src=0))
+
+
+def each(work: Callable[[], T]) -> list[T]:
+    """What `work` gives in every process, in the order of their ranks; where it fails in one, all raise."""
+    result: Any = None
+    error: Exception | None = None
+    try:
+        result = work()
+    except Exception as raised:
+        error = raised
+    said = None if error is None else f"{type(error).__name__}: {error}"
+    parts = gathered((result, said))
+    if error is not None:
+        raise error
+    for number, (_, fault) in enumerate(parts):
+        if fault is not None:
+            raise ProcessError(f"process {number} of this run failed: {fault}")
+    return [part for part, _ in parts]
+
+
+def own_part(length: int) -> slice:
+    """Which of `length` things, in a row, are this process's; the parts differ by one at the most."""
+    size, more = divmod(length, world_size())
+    start = rank() * size + min(rank(), more)
+    return slice(start, start + size + (rank() < more))
 
 
 @contextmanager

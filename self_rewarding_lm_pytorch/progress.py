@@ -1,7 +1,12 @@
-"""Live progress with rates and time left; plain lines where there is no terminal."""
+"""Live progress with rates and time left; plain lines where there is no terminal.
+
+What is said may hold text of data files, models and servers: it is printed as it is, never as markup, and
+what a terminal would act on is written out.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,16 +23,35 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDE = 400
+# Control characters, what turns the direction of the text around it, what shows as nothing, half characters.
+_ACTED_ON = re.compile(
+    "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ud800-\\udfff\\ufeff"
+    "\\U000e0000-\\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""The text with what a terminal would act on, not show, as JSON's escapes (escape itself as \u001b).
+
+    Line breaks and tabs stay. JSON stays JSON with the same content.
+    """
+    return text if text.isascii() and text.isprintable() else _ACTED_ON.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", errors="surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
 class Phase:
     """One piece of work under way."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label = label
+        self.label = printable(label)
         self.total = total
         self.unit = unit
         self.done = 0
@@ -36,7 +60,7 @@ class Phase:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
-        self.note = note or self.note
+        self.note = printable(note) or self.note
 
     @property
     def rate(self) -> float:
@@ -51,7 +75,7 @@ class Reporter:
     """Where a run says what it does. `quiet` says nothing but warnings."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=False, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=False, highlight=False, soft_wrap=True, markup=False, emoji=False)
         if not self._console.is_terminal:
             self._console.width = _WIDE  # a file or a pipe has no edge to wrap at
         self._quiet = quiet
@@ -59,10 +83,10 @@ class Reporter:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, markup=False)
+            self._console.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", markup=False, style="yellow")
+        self._console.print(f"warning: {printable(text)}", markup=False, style="yellow")
 
     def say_once(self, text: str) -> None:
         if text not in self._said:
@@ -74,11 +98,11 @@ class Reporter:
             self.say(indent + line)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(printable(title), "table.title"), title_justify="left")
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(Text(printable(column)), justify="left" if number == 0 else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._console.print(table)
 
     @contextmanager
@@ -100,13 +124,13 @@ class Reporter:
     def _bar(self, phase: Phase) -> Iterator[None]:
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(phase.label, total=phase.total, rate="", note="")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from self_rewarding_lm_pytorch.config import load_plan
+from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.pipeline import run
 from tests.helpers import byte_codec
 from tests.stages.worlds import plain
@@ -34,11 +35,20 @@ def test_the_manifest_holds_the_hash_of_each_data_file_and_a_changed_one_is_name
         run(plan, after_stage=cut_off)
     kept = json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]
     assert kept == {str(data): hashlib.sha256(data.read_bytes()).hexdigest()}
-    assert "has changed" not in capsys.readouterr().out
+    assert "changed" not in capsys.readouterr().out
 
     data.write_text('{"prompt": "ab", "response": "xy"}\n')
-    run(plan)
-    assert "data.jsonl has changed since this run began" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(
+        ConfigError, match=r"data\.jsonl: what is in it is not what it was.*(?s:.*)--allow-changed"
+    ):
+        run(plan)
+    run(plan, allow_changed=True)
+    assert "gone on with: file" in " ".join(capsys.readouterr().out.split())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["data"] == {str(data): hashlib.sha256(data.read_bytes()).hexdigest()}
+    (change,) = manifest["changes"]
+    assert change["stage"] == "two", "the first stage had read the file as it was"
+    assert "data.jsonl" in change["changed"][0]
 
 
 def test_files_named_deep_in_a_stage_are_hashed_too(tmp_path: Path) -> None:

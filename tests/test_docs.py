@@ -11,7 +11,7 @@ import yaml
 from typer.main import get_command
 
 from self_rewarding_lm_pytorch.cli.main import app
-from self_rewarding_lm_pytorch.config import load_plan
+from self_rewarding_lm_pytorch.config import Plan, load_plan
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -32,7 +32,7 @@ def planned(shown: Any) -> Any:
     """A plan around what a page shows of one."""
     if isinstance(shown, list):
         return load_plan({"model": "any", "stages": shown})
-    if "report_card" in shown:
+    if shown.keys() & Plan.model_fields.keys():
         return load_plan({"model": "any", "stages": [STAGE], **shown})
     return load_plan({"model": "any", "stages": [{**STAGE, **shown}]})
 

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from self_rewarding_lm_pytorch.data import store
+from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.progress import Phase, Reporter
 from tests.conftest import ROOT
@@ -84,12 +85,14 @@ def unbroken(tmp_path_factory: Any) -> tuple[Path, dict[str, Any]]:
     return folder, run(plan(folder, *STAGES), reporter=QUIET)
 
 
-def assert_equal_runs(folder: Path, summary: dict[str, Any], unbroken: tuple[Path, dict[str, Any]]) -> None:
+def assert_equal_runs(
+    folder: Path, summary: dict[str, Any], unbroken: tuple[Path, dict[str, Any]], *, has_search: bool = True
+) -> None:
     other, expected = unbroken
     assert without_seconds(summary) == without_seconds(expected)
     assert weights(folder) == weights(other)
     assert rows(folder) == rows(other)
-    assert [p.name for p in sorted(folder.rglob("skipped.json"))]
+    assert not has_search or [p.name for p in sorted(folder.rglob("skipped.json"))]
     for file in folder.rglob("skipped.json"):
         assert file.read_text() == (other / file.relative_to(folder)).read_text()
 
@@ -233,7 +236,7 @@ def test_a_module_from_python_starts_from_the_weights_it_had_when_the_run_began(
 
 @needs_fork
 def test_data_that_changed_between_the_kill_and_the_resumption_is_not_mixed_in(tmp_path: Path) -> None:
-    """The items of a stage are kept with the run when it starts."""
+    """It is refused; who goes on in spite of it has the items that were kept when the stage started."""
     items = tmp_path / "items.jsonl"
     text = "".join(f'{{"prompt": "q{i}", "response": "r{i}"}}\n' for i in range(6))
     folders = [tmp_path / "whole", tmp_path / "broken"]
@@ -244,7 +247,9 @@ def test_data_that_changed_between_the_kill_and_the_resumption_is_not_mixed_in(t
     whole = run(plans[0], reporter=QUIET)
     assert in_a_fork(lambda: run(plans[1], reporter=Deadly("training", 2)))
     items.write_text(text.replace(': "r', ': "other '))
-    summary = run(plans[1], reporter=QUIET)
+    with pytest.raises(ConfigError, match=r"items\.jsonl"):
+        run(plans[1], reporter=QUIET)
+    summary = run(plans[1], reporter=QUIET, allow_changed=True)
     assert weights(folders[1]) == weights(folders[0])
     assert without_seconds(summary) == without_seconds(whole)
 

@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
+from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 
+QUIET = Reporter(quiet=True)
 STAGES = [("seed", "sft"), ("own", "self_reward")]
 
 
@@ -22,6 +24,7 @@ def text(**changes: object) -> str:
 def opened(path: Path, plan: str | None = None, *, fresh: bool = False) -> RunFolder:
     folder = RunFolder(path)
     folder.open(plan or text(), 0, STAGES, fresh=fresh)
+    folder.settle(False, QUIET)
     return folder
 
 
@@ -83,7 +86,7 @@ def test_another_plan_is_refused_with_every_change_once_a_stage_began(
     plan: str, change: str, tmp_path: Path
 ) -> None:
     begun(tmp_path)
-    with pytest.raises(ConfigError, match=rf"another plan \({change}\).*--fresh"):
+    with pytest.raises(ConfigError, match=rf"(?s)another plan.*  - {change}\n.*--fresh"):
         opened(tmp_path, plan)
     assert opened(tmp_path, plan, fresh=True).stage(1)["state"] == "pending"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def evaluate(
         tie_margin=tie_margin,
     )
     show(work.run(pairings(names, work.baseline, pairs)), arbiter.name, reporter)
-    typer.echo(f"written: {work.folder}")
+    echo(f"written: {work.folder}")
 
 
 def _arbiter(

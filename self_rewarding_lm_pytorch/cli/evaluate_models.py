@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.models.checkpoint_files import check_in_its_run
 from self_rewarding_lm_pytorch.models.load import load_policy
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.text import Codec
@@ -119,6 +120,7 @@ def _of_run(run: Path, source: Source, is_initial_wanted: bool) -> list[Contesta
 
 def _checkpoint(folder: Path, source: Source) -> Loaded:
     """A folder that stands alone, or weights for what a factory (or the plan's model) builds."""
+    check_in_its_run(folder)
     is_whole = (folder / "config.json").is_file() and (folder / "tokenizer_config.json").is_file()
     if is_whole and (source.factory is None or ":" not in source.factory):
         return source.load(str(folder))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
+
 
 def export(
     run_dir: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -15,6 +17,6 @@ def export(
 
     written = export_run(run_dir, out)
     if not written:
-        typer.echo(f"{run_dir} holds no pairs and no judgments yet, so nothing was written")
+        echo(f"{run_dir} holds no pairs and no judgments yet, so nothing was written")
     for path, count in written:
-        typer.echo(f"{count:8,} rows  {path}")
+        echo(f"{count:8,} rows  {path}")

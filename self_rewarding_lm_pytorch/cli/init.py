@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 
@@ -20,8 +21,8 @@ def init(
     if recipe is None:
         width = max(map(len, recipe_names()))
         for name in recipe_names():
-            typer.echo(f"{name:{width}}  {recipe_summary(name)}")
-        typer.echo("\nself-rewarding-lm init --recipe NAME --out plan.yaml")
+            echo(f"{name:{width}}  {recipe_summary(name)}")
+        echo("\nself-rewarding-lm init --recipe NAME --out plan.yaml")
         return
     text = recipe_text(recipe)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -32,5 +33,5 @@ def init(
         raise ConfigError(
             f"{str(out)!r} exists and is left as it is; name another file (--out), or remove it first"
         ) from error
-    typer.echo(f"{out}\nwhat it comes to: self-rewarding-lm plan {out}")
-    typer.echo(f"in small first:   self-rewarding-lm train {out} --set scale=0.002")
+    echo(f"{out}\nwhat it comes to: self-rewarding-lm plan {out}")
+    echo(f"in small first:   self-rewarding-lm train {out} --set scale=0.002")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ def report_card(
             "server": _server(judge, server_url, server_key),
         }
         card = _of_model(judge, judged, settings, quiet=as_json, **rest)
-    typer.echo(
-        json.dumps(card.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(card.lines())
-    )
+    echo(json.dumps(card.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(card.lines()))
 
 
 def _server(model: str, url: str | None, key: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from self_rewarding_lm_pytorch.cli import (
     train,
 )
 from self_rewarding_lm_pytorch.errors import SelfRewardingError
+from self_rewarding_lm_pytorch.progress import printable
 
 app = typer.Typer(
     help="A language model answers, judges its own answers, and is trained on its own preferences.",
@@ -55,7 +56,7 @@ def main() -> None:
     try:
         app()
     except SelfRewardingError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {printable(str(error))}", err=True, fg=typer.colors.RED)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
+
 if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.overview.plan import Overview
 
@@ -35,9 +37,9 @@ def plan(
             "warnings": found.warnings,
             "unseen": found.unseen,
         }
-        typer.echo(json.dumps(shown, indent=2))
+        echo(json.dumps(shown, indent=2))
     else:
-        typer.echo(text)
+        echo(text)
         _show(found, str(plan))
     if found.problems:
         raise typer.Exit(1)
@@ -68,5 +70,5 @@ def _show(found: "Overview", title: str) -> None:
         ("problem", found.problems),
     ):
         for line in lines:
-            typer.echo(f"{what}: {line}")
-    typer.echo("this plan cannot be run" if found.problems else "no problem was found in this plan")
+            echo(f"{what}: {line}")
+    echo("this plan cannot be run" if found.problems else "no problem was found in this plan")

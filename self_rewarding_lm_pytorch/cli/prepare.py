@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from self_rewarding_lm_pytorch.cli import prepare_prompts
+from self_rewarding_lm_pytorch.cli.output import echo
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ def judge_data(
     settings.check(env, "judge-data")
     _claim(out, settings, model, seed)
     made = settings.make(env, "judge-data", out, (seed, 0, "judge-data"), counts_file="counts.json")
-    typer.echo("\n".join(made.counts.lines()))
-    typer.echo(f"{len(made.examples):8,} examples  {out / EXAMPLES}")
+    echo("\n".join(made.counts.lines()))
+    echo(f"{len(made.examples):8,} examples  {out / EXAMPLES}")
     if made.held_out:
-        typer.echo(f"{len(made.held_out):8,} prompts   {out / HELD_OUT}")
+        echo(f"{len(made.held_out):8,} prompts   {out / HELD_OUT}")
 
 
 # `prepare prompts` is registered below this line, by its own file's function.

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from self_rewarding_lm_pytorch.cli.output import echo
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 
@@ -14,4 +15,4 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run folder.")]) -> No
 
     if not run_dir.is_dir():
         raise ConfigError(f"there is no run folder {str(run_dir)!r}; name the folder a run wrote to")
-    typer.echo(build_report(run_dir))
+    echo(build_report(run_dir))

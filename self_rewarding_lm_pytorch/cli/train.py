@@ -18,23 +18,40 @@ def train(
         typer.Option("--set", help="KEY=VALUE, for example stages.second.beta=0.2. May be repeated."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of continuing.")] = False,
+    allow_changed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed",
+            help="Go on although the plan, model, data or libraries changed; what is stored is kept.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the closing table.")] = False,
 ) -> None:
     """Run a plan: its stages in order, continued where an earlier run was cut off."""
+    from self_rewarding_lm_pytorch import processes
+    from self_rewarding_lm_pytorch.cli.interrupted import interruptible
     from self_rewarding_lm_pytorch.config import load_plan
     from self_rewarding_lm_pytorch.pipeline import run
     from self_rewarding_lm_pytorch.progress import Reporter
+    from self_rewarding_lm_pytorch.report.alarms import alarm_lines
     from self_rewarding_lm_pytorch.report.build import build_report
     from self_rewarding_lm_pytorch.stages.report_cards import StopRun
 
     reporter = Reporter(quiet=quiet)
     loaded = load_plan(plan, overrides or [])
     try:
-        summary = run(loaded, fresh=fresh, reporter=reporter)
+        with interruptible():
+            summary = run(loaded, fresh=fresh, allow_changed=allow_changed, reporter=reporter)
     except StopRun:
-        reporter.say(f"stopped; page: {build_report(loaded.run)}")
+        with processes.apart():
+            if processes.is_main():
+                reporter.lines(alarm_lines(loaded.run), "")
+                reporter.say(f"stopped; page: {build_report(loaded.run)}")
         raise
-    page = build_report(loaded.run)
+    if not processes.is_main():
+        return
+    with processes.apart():
+        page = build_report(loaded.run)
     rows = [
         [
             stage["name"],
@@ -50,6 +67,7 @@ def train(
     reporter.table(f"{loaded.run}: {summary['status']}", columns, rows)
     if "judge" in summary:
         _judge_table(reporter, summary["judge"])
+    reporter.lines(alarm_lines(loaded.run), "")
     reporter.say(f"summary: {loaded.run / 'summary.json'}; page: {page}")
 
 

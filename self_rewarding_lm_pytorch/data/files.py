@@ -29,7 +29,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def _write_file(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
+    try:
+        write(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)

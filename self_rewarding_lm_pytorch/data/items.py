@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-
-from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.data.readers import (
     Source,
+    each_row,
     is_in_files,
     prompt_and_response,
     prompt_chosen_rejected,
-    read_rows,
 )
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -24,24 +21,33 @@ from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePa
 from self_rewarding_lm_pytorch.text import Codec, example_from_item, example_from_parts, example_from_text
 
 
-def supervised_examples(
+def each_example(
     source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
-) -> list[Example]:
-    """Every item of a supervised set, read once.
+) -> Iterator[Example]:
+    """The items of a supervised set, one at a time, as the source is read.
 
     An item is a mapping with prompt and response (text), or a pair (ids, prompt length or mask).
     """
-    rows = read_rows(source, base=base)
-    examples = [_example(row, number, policy, codec) for number, row in enumerate(rows)]
-    return [_fitting(example, number, policy) for number, example in enumerate(examples)]
+    for number, row in enumerate(each_row(source, base=base)):
+        yield _fitting(_example(row, number, policy, codec), number, policy)
+
+
+def supervised_examples(
+    source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
+) -> list[Example]:
+    """All of them in memory."""
+    return list(each_example(source, policy, codec, base=base))
 
 
 def check_files(
-    read: Callable[..., Any], source: Source, policy: Policy, codec: Codec | None, **at: Any
+    read: Callable[..., Iterable[Any]], source: Source, policy: Policy, codec: Codec | None, **at: Any
 ) -> None:
-    """Reads files through before any training; items in memory are read once, when their stage starts."""
+    """Reads files through before any training; items in memory are read once, when their stage starts.
+
+    read: one that gives an item at a time, so that none has to be held.
+    """
     if is_in_files(source):
-        read(source, policy, codec, **at)
+        deque(read(source, policy, codec, **at), maxlen=0)
 
 
 def _example(row: Any, number: int, policy: Policy, codec: Codec | None) -> Example:
@@ -75,59 +81,64 @@ def _needed(codec: Codec | None) -> Codec:
     return codec
 
 
-def preference_examples(
-    pairs: Sequence[PreferencePair], certainties: Sequence[float] | None = None
-) -> list[PairExample]:
-    """Stored pairs, ready to train on. certainties: of their labels; None: all are believed in full."""
-    return [
-        PairExample(
+def each_preference_example(
+    pairs: Iterable[PreferencePair], certainties: Iterable[float] = (), first: int = 0
+) -> Iterator[PairExample]:
+    """Stored pairs, ready to train on, one at a time.
+
+    certainties: of their labels, in their order; pairs behind the last one are believed in full.
+    first: the index of the first.
+    """
+    for index, (pair, certainty) in enumerate(
+        zip(pairs, chain(certainties, repeat(1.0)), strict=False), first
+    ):
+        yield PairExample(
             index,
             example_from_parts(pair.prompt_ids, pair.chosen_ids),
             example_from_parts(pair.prompt_ids, pair.rejected_ids),
             pair.margin,
-            certainties[index] if certainties is not None else 1.0,
+            certainty,
         )
-        for index, pair in enumerate(pairs)
-    ]
+
+
+def preference_examples(
+    pairs: Sequence[PreferencePair], certainties: Sequence[float] | None = None
+) -> list[PairExample]:
+    """All of them in memory. certainties: of their labels; None: all are believed in full."""
+    return list(each_preference_example(pairs, certainties or ()))
+
+
+def each_given_pair(
+    source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
+) -> Iterator[PairExample]:
+    """Pairs that people bring, one at a time, as the source is read.
+
+    A pair is prompt/chosen/rejected text, or (chosen ids, rejected ids, prompt length).
+    """
+    for number, row in enumerate(each_row(source, base=base)):
+        sides = _given_sides(row, number, policy, codec)
+        chosen, rejected = (_fitting(side, number, policy) for side in sides)
+        yield PairExample(number, chosen, rejected)
 
 
 def given_pairs(
     source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
 ) -> list[PairExample]:
-    """Pairs that people bring: prompt/chosen/rejected text, or (chosen ids, rejected ids, prompt length)."""
-    made = []
-    for number, row in enumerate(read_rows(source, base=base)):
-        if isinstance(row, Mapping):
-            prompt, *responses = prompt_chosen_rejected(row, number)
-            sides = [example_from_text(_needed(codec), prompt, response) for response in responses]
-        elif isinstance(row, tuple | list) and len(row) == 3:
-            names = (f"pair {number}, preferred", f"pair {number}, unpreferred")
-            sides = [
-                example_from_item(ids, row[2], vocab_size=policy.vocab_size, what=what)
-                for ids, what in zip(row[:2], names, strict=True)
-            ]
-        else:
-            raise DataError(
-                f"pair {number} is {type(row).__name__}; expected a mapping with prompt, chosen and "
-                "rejected, or (preferred ids, unpreferred ids, prompt length)"
-            )
-        chosen, rejected = (_fitting(side, number, policy) for side in sides)
-        made.append(PairExample(number, chosen, rejected))
-    return made
+    """All of them in memory."""
+    return list(each_given_pair(source, policy, codec, base=base))
 
 
-def keep_examples(path: Path, examples: list[Example]) -> None:
-    """Writes what was read, so that a resumed run trains on the same even if the source changes."""
-    rows = {
-        "ids": [example.ids.tolist() for example in examples],
-        "is_target": [example.is_target.tolist() for example in examples],
-    }
-    write_atomically(path, lambda temporary: pq.write_table(pa.table(rows), temporary))
-
-
-def kept_examples(path: Path) -> list[Example]:
-    """What `keep_examples` wrote."""
-    rows = pq.read_table(path).to_pylist()
-    return [
-        Example(torch.tensor(row["ids"]), torch.tensor(row["is_target"], dtype=torch.bool)) for row in rows
-    ]
+def _given_sides(row: Any, number: int, policy: Policy, codec: Codec | None) -> list[Example]:
+    if isinstance(row, Mapping):
+        prompt, *responses = prompt_chosen_rejected(row, number)
+        return [example_from_text(_needed(codec), prompt, response) for response in responses]
+    if isinstance(row, tuple | list) and len(row) == 3:
+        names = (f"pair {number}, preferred", f"pair {number}, unpreferred")
+        return [
+            example_from_item(ids, row[2], vocab_size=policy.vocab_size, what=what)
+            for ids, what in zip(row[:2], names, strict=True)
+        ]
+    raise DataError(
+        f"pair {number} is {type(row).__name__}; expected a mapping with prompt, chosen and "
+        "rejected, or (preferred ids, unpreferred ids, prompt length)"
+    )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from self_rewarding_lm_pytorch.data.open_assistant import first_turns, is_message, is_tree, told
-from self_rewarding_lm_pytorch.data.readers import Source, prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.readers import Source, checked_text, prompt_text, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
@@ -192,7 +192,7 @@ def _list(row: Mapping[str, Any], name: str, number: int) -> Sequence[Any]:
 def _response(text: Any, number: int) -> str:
     if not isinstance(text, str):
         raise DataError(f"item {number}: a response is {text!r:.60}; a judge can only be shown text")
-    return text
+    return checked_text(text, f"item {number}")
 
 
 def _number(value: Any, number: int) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
 import hashlib
-import io
-import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from self_rewarding_lm_pytorch.data import hub
 from self_rewarding_lm_pytorch.data.sources import HUB, DataSource, described, is_text
+from self_rewarding_lm_pytorch.data.text_files import READ, text_file_rows, unreadable
 from self_rewarding_lm_pytorch.errors import DataError
 
 Source = Any
@@ -37,6 +38,45 @@ def read_rows(source: Source, *, base: Path | None = None) -> list[Any]:
     if is_in_files(source):
         return [row for part in source for row in read_rows(part, base=base)]
     return _in_memory(source)
+
+
+def each_row(source: Source, *, base: Path | None = None) -> Iterator[Any]:
+    """What `read_rows` gives, an item at a time: files are read as far as their rows are asked for.
+
+    Of a described file whose `share` is wanted the rows are counted first. What the library `datasets` reads,
+    message trees and JSON lists are held while they are read.
+    """
+    wanted = described(source)
+    if wanted is not None and wanted.file is not None and not _is_saved_set(wanted.file, base):
+        yield from _each_picked(wanted, base)
+    elif wanted is not None:
+        yield from _described_rows(wanted, base)
+    elif isinstance(source, str | Path):
+        yield from _each_of_file(_resolved(Path(source), base), DataSource(file=source))
+    elif is_in_files(source):
+        for part in source:
+            yield from each_row(part, base=base)
+    elif hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
+        yield from (source[place] for place in range(len(source)))
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+        yield from source
+    else:
+        yield from _in_memory(source)  # which says what is wrong
+
+
+def _is_saved_set(file: Any, base: Path | None) -> bool:
+    return isinstance(file, str | Path) and hub.is_saved(_resolved(Path(file), base))
+
+
+def _each_picked(source: DataSource, base: Path | None) -> Iterator[Any]:
+    total = sys.maxsize if source.share == 1 else sum(1 for _ in each_row(source.file, base=base))
+    places = source.picked(total)
+    rows = islice(each_row(source.file, base=base), places.start, places.stop)
+    number = -1
+    for number, row in enumerate(rows):
+        yield source.shaped(row, number)
+    if number < 0:
+        raise _nothing_left(source)
 
 
 def _in_memory(source: Source, wanted: DataSource | None = None) -> list[Any]:
@@ -63,10 +103,14 @@ def _described_rows(source: DataSource, base: Path | None) -> list[Any]:
     else:
         rows = _in_memory(read_rows(source.file, base=base), source)
     if not rows:
-        raise DataError(
-            f"the data source {source.said()!r:.200} leaves no items, so there is nothing to work on"
-        )
+        raise _nothing_left(source)
     return [source.shaped(row, number) for number, row in enumerate(rows)]
+
+
+def _nothing_left(source: DataSource) -> DataError:
+    return DataError(
+        f"the data source {source.said()!r:.200} leaves no items, so there is nothing to work on"
+    )
 
 
 def is_in_files(source: Source) -> bool:
@@ -95,16 +139,22 @@ def file_hashes(source: Source, *, base: Path | None = None) -> dict[str, str]:
 def _digest(path: Path) -> str:
     if path.is_dir():
         return hub.saved_hash(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def prompt_text(row: Any, number: int) -> str:
     """A row of a prompt set: text itself, or a mapping with a prompt column."""
     text = row if isinstance(row, str) else _column(row, _PROMPT_NAMES, number)
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"prompt {number} is {text!r}; a prompt must be text that is not empty")
-    return text
+        raise DataError(
+            f"prompt {number} is {text!r:.60}; a prompt must be text that is not empty: write it, or take "
+            "the row out"
+        )
+    return checked_text(text, f"prompt {number}")
 
 
 def prompt_and_response(row: Any, number: int) -> tuple[str, str]:
@@ -113,17 +163,39 @@ def prompt_and_response(row: Any, number: int) -> tuple[str, str]:
     if not isinstance(prompt, str) or not isinstance(response, str) or not response:
         raise DataError(
             f"item {number} has prompt {prompt!r:.60} and response {response!r:.60}; both must be text, "
-            "and an empty response would train on nothing"
+            "and an empty response would train on nothing: write it, or take the row out"
         )
-    return prompt, response
+    where = f"item {number}"
+    return checked_text(prompt, where), checked_text(response, where)
 
 
 def prompt_chosen_rejected(row: Any, number: int) -> tuple[str, str, str]:
     """A row of a preference set."""
     found = [_column(row, names, number) for names in (_PROMPT_NAMES, ("chosen",), ("rejected",))]
     if not all(isinstance(text, str) for text in found) or not found[1] or not found[2]:
-        raise DataError(f"pair {number} must hold prompt, chosen and rejected as text; got {row!r:.120}")
-    return found[0], found[1], found[2]
+        raise DataError(
+            f"pair {number} must hold prompt, chosen and rejected as text, none of the last two empty; got "
+            f"{row!r:.120}: write what is missing, or take the row out"
+        )
+    prompt, chosen, rejected = (checked_text(text, f"pair {number}") for text in found)
+    return prompt, chosen, rejected
+
+
+def checked_text(text: str, where: str) -> str:
+    """The text; a DataError where it holds what is no text to tokenizers and files."""
+    wrong = "\0" if "\0" in text else ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = text[error.start]
+    if wrong:
+        place = text.index(wrong)
+        name = "a NUL character" if wrong == "\0" else f"half a surrogate pair, {wrong!r},"
+        raise DataError(
+            f"{where} holds {name} at character {place}, behind {text[max(0, place - 30) : place]!r}; "
+            "tokenizers and files end or break there, so take it out"
+        )
+    return text
 
 
 def _column(row: Any, names: tuple[str, ...], number: int) -> Any:
@@ -143,9 +215,8 @@ def _is_place(part: Any) -> bool:
 
 
 def _is_path(part: Any) -> bool:
-    suffixes = (".jsonl", ".json", ".csv", ".parquet", ".txt")
     is_source = is_text(part) and not part.partition(":")[2][:1].isspace()  # "file: what is it?" is a prompt
-    return isinstance(part, str) and (is_source or Path(part).suffix in suffixes)
+    return isinstance(part, str) and (is_source or Path(part).suffix.lower() in READ)
 
 
 def _is_described_place(source: Any) -> bool:
@@ -164,48 +235,47 @@ def _resolved(path: Path, base: Path | None) -> Path:
             f"{{hub: {path}}} to read the data files in it together"
         )
     if not found.exists():
-        raise DataError(f"there is no data file {str(path)!r} (looked in {beside.parent.resolve()})")
+        raise DataError(
+            f"there is no data file {str(path)!r} (looked in {beside.parent.resolve()}){_near(beside)}"
+        )
     return found
 
 
+def _near(path: Path) -> str:
+    """What was perhaps meant."""
+    if path.is_symlink():
+        return f"; it is a link to {str(path.readlink())!r}, which is not there"
+    try:
+        there = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return "; that folder is not there either. Relative names start from the plan's folder"
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; relative names start from the plan's folder"
+
+
 def _read_file(path: Path, source: DataSource) -> list[Any]:
-    if path.is_dir():
-        return _not_empty(hub.saved_rows(path, source), path)
-    if path.suffix == ".parquet":
-        try:
-            rows: list[Any] = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-        return _not_empty(rows, path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Excel begins its files with a byte order mark
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-    if path.suffix == ".json":
-        items = _parsed(text, path, 1)
-        if not isinstance(items, list):
-            raise DataError(f"{path} holds one {type(items).__name__}; expected a JSON list of items")
-        return _not_empty(items, path)
-    if path.suffix == ".csv":
-        return _not_empty(list(csv.DictReader(io.StringIO(text, newline=""))), path)
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if path.suffix == ".txt":
-        return _not_empty([line for _, line in lines], path)
-    return _not_empty([_parsed(line, path, n) for n, line in lines], path)
+    return list(_each_of_file(path, source))
 
 
-def _parsed(text: str, path: Path, line: int) -> Any:
+def _each_of_file(path: Path, source: DataSource) -> Iterator[Any]:
+    is_empty = True
+    for row in hub.saved_rows(path, source) if path.is_dir() else file_rows(path):
+        is_empty = False
+        yield row
+    if is_empty:
+        raise DataError(f"{path} holds no items, so there is nothing to work on; give a file that has some")
+
+
+def file_rows(path: Path) -> Iterator[Any]:
+    """The rows of one file, read as they are asked for. Raises DataError with the place of what is wrong."""
+    if path.suffix.lower() != ".parquet":
+        yield from text_file_rows(path)
+        return
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        wrong = text.split("\n")[error.lineno - 1]
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path}, line {line + error.lineno - 1}: not JSON ({error.msg} at column {error.colno}): "
-            f"{wrong[:60]!r}"
+            f"{path} cannot be read as Parquet: {error}. It may have been cut off: copy or export it again"
         ) from error
-
-
-def _not_empty(rows: list[Any], path: Path) -> list[Any]:
-    if not rows:
-        raise DataError(f"{path} holds no items, so there is nothing to work on")
-    return rows

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from self_rewarding_lm_pytorch import interrupts, processes
 from self_rewarding_lm_pytorch.data.files import write_atomically
+from self_rewarding_lm_pytorch.data.shard_files import (
+    MADE_FROM,
+    ROWS,
+    fill_shard,
+    made_from,
+    read_shard,
+    rows_hash,
+    shard_metadata,
+    shard_notes,
+)
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
 
 Record = TypeVar("Record", Candidate, Judgment, PreferencePair)
@@ -70,43 +80,85 @@ SCHEMAS: dict[str, pa.Schema] = {
 _KINDS: dict[type, str] = {Candidate: "candidates", Judgment: "judgments", PreferencePair: "pairs"}
 
 
+_SOURCES: dict[str, tuple[str, ...]] = {
+    "candidates": (),
+    "judgments": ("candidates",),
+    "pairs": ("candidates", "judgments"),
+}
+"""What a shard's records are made from, where the same store holds it."""
+
+
 class ShardStore:
-    """Shards of candidates, judgments and pairs below a stage's folder."""
+    """Shards of candidates, judgments and pairs below a stage's folder.
+
+    A shard knows the hash of its rows and of those it was made from: judgments and pairs count only while
+    the candidates they are about are there, unchanged. So a damaged file may be deleted, and is made again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, kind: type[Record], shard: int) -> Path:
-        return self.folder / _KINDS[kind] / f"{shard:05d}.parquet"
+        return self._file(_KINDS[kind], shard)
 
     def has(self, kind: type[Record], shard: int) -> bool:
-        return self.path(kind, shard).exists()
+        """Whether the shard is there, with what it was made from; CheckpointError where it is damaged."""
+        return processes.on_main(lambda: self._has(_KINDS[kind], shard))
 
     def write(self, kind: type[Record], shard: int, records: Sequence[Record], notes: dict[str, Any]) -> None:
-        """Records and, in the same file, notes (JSON) about the shard."""
+        """Records and, in the same file, notes (JSON) about the shard. Ends a run that was asked to end."""
         rows = [_row(record) for record in records]
-        schema = SCHEMAS[_KINDS[kind]].with_metadata({"notes": json.dumps(notes)})
-        table = pa.Table.from_pylist(rows, schema=schema)
-        write_atomically(self.path(kind, shard), lambda path: pq.write_table(table, path))
+        table = pa.Table.from_pylist(rows, schema=SCHEMAS[_KINDS[kind]])
+        metadata = {"notes": json.dumps(notes), ROWS: rows_hash(table.to_pylist())}
+        processes.on_main(lambda: self._remove_outdated(_KINDS[kind], shard, metadata[ROWS]))
+        sources = processes.on_main(lambda: json.dumps(self._sources(_KINDS[kind], shard)))
+        metadata[MADE_FROM] = sources
+        write_atomically(self.path(kind, shard), lambda place: fill_shard(place, table, metadata))
+        interrupts.unit_done()
 
     def read(self, kind: type[Record], shard: int) -> list[Record]:
-        table = pq.read_table(self.path(kind, shard), schema=SCHEMAS[_KINDS[kind]])
-        return [_record(kind, row) for row in table.to_pylist()]
+        """Raises CheckpointError where the file is truncated or its rows are not those written."""
+        rows = read_shard(self.path(kind, shard), SCHEMAS[_KINDS[kind]])
+        return [_record(kind, row) for row in rows]
 
     def notes(self, kind: type[Record], shard: int) -> dict[str, Any]:
-        metadata = pq.read_schema(self.path(kind, shard)).metadata or {}
-        notes: dict[str, Any] = json.loads(metadata.get(b"notes", b"{}"))
-        return notes
+        return shard_notes(self.path(kind, shard))
 
     def num_shards(self, kind: type[Record]) -> int:
         """Shards in a row from 0."""
-        shard = 0
-        while self.has(kind, shard):
-            shard += 1
-        return shard
+
+        def counted() -> int:
+            shard = 0
+            while self.path(kind, shard).exists():
+                shard += 1
+            return shard
+
+        return processes.on_main(counted)
 
     def read_all(self, kind: type[Record]) -> list[Record]:
         return [r for shard in range(self.num_shards(kind)) for r in self.read(kind, shard)]
+
+    def _file(self, name: str, shard: int) -> Path:
+        return self.folder / name / f"{shard:05d}.parquet"
+
+    def _has(self, name: str, shard: int) -> bool:
+        path = self._file(name, shard)
+        if not path.exists():
+            return False
+        now = self._sources(name, shard)
+        return all(now.get(source) == rows for source, rows in made_from(path).items())
+
+    def _sources(self, name: str, shard: int) -> dict[str, str]:
+        """Of each shard that this one is made from, the hash of its rows."""
+        paths = {source: self._file(source, shard) for source in _SOURCES[name]}
+        found = {source: shard_metadata(path).get(ROWS) for source, path in paths.items() if path.exists()}
+        return {source: rows for source, rows in found.items() if rows is not None}
+
+    def _remove_outdated(self, name: str, shard: int, rows: str) -> None:
+        """What was made from other rows than this shard is about to have, the last made first."""
+        for later in (self._file("pairs", shard), self._file("judgments", shard)):
+            if later.exists() and made_from(later).get(name, rows) != rows:
+                later.unlink()
 
 
 def told_once(candidates: Sequence[Candidate], judgments: Sequence[Judgment]) -> list[Judgment]:

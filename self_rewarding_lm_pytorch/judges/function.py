@@ -13,19 +13,32 @@ from typing import Any
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
 from self_rewarding_lm_pytorch.judges.base import OnProgress
+from self_rewarding_lm_pytorch.judges.time_limit import TimedOut, within
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
+
+DEFAULT_TIMEOUT_SECONDS = 600.0  # of one call, as long as the openai SDK waits for a model
 
 RewardFunction = Callable[[list[str], list[str]], Any]
 
 
 class FunctionJudge:
-    """Calls the function in batches. None, NaN and infinity are no score."""
+    """Calls the function in batches. None, NaN and infinity are no score.
+
+    timeout_seconds: of one call; a JudgeError names the batch that took longer. None: it may take any time.
+    """
 
     num_votes = 0
 
-    def __init__(self, function: RewardFunction, *, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        function: RewardFunction,
+        *,
+        batch_size: int = 256,
+        timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
         self._function = function
         self._batch_size = batch_size
+        self._timeout_seconds = timeout_seconds
 
     def judge(
         self, shown: Sequence[tuple[Prompt, Candidate]], *, on_progress: OnProgress | None = None
@@ -46,20 +59,29 @@ class FunctionJudge:
 
     def _number(self, reward: Any) -> float | None:
         try:
+            if isinstance(reward, str | bytes):
+                raise TypeError("text")  # float("4") would take it, and float("good") would not
             return None if reward is None else float(reward)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeError for many numbers
             raise JudgeError(
-                f"reward function {self._name} gave {reward!r}; each reward must be a number, or None"
+                f"reward function {self._name} gave {reward!r:.80}; each reward must be a number, or None"
             ) from error
 
     def _rewards(self, prompts: list[str], responses: list[str]) -> list[Any]:
         name = self._name
         try:
-            rewards = list(self._function(prompts, responses))
+            rewards = within(self._timeout_seconds, lambda: list(self._function(prompts, responses)))
+        except TimedOut:
+            raise JudgeError(
+                f"reward function {name} took longer than {self._timeout_seconds:g} seconds for a batch of "
+                f"{len(prompts)} responses, of which the first is {responses[0][:80]!r} to the prompt "
+                f"{prompts[0][:80]!r}. Look for what it waits for there, or raise reward_timeout_seconds"
+            ) from None
         except Exception as error:
             raise JudgeError(
-                f"reward function {name} failed on a batch of {len(prompts)} responses: {error!r}; "
-                f"the first response was {responses[0][:80]!r}"
+                f"reward function {name} failed on a batch of {len(prompts)} responses: {error!r:.300}; "
+                f"the first response was {responses[0][:80]!r}. Mend the function, or have it return None "
+                "for a response that it cannot score"
             ) from error
         if len(rewards) != len(prompts):
             raise JudgeError(
@@ -94,9 +116,15 @@ def load_reward_function(source: str, *, base: Path | None = None) -> RewardFunc
     except ConfigError:
         raise
     except Exception as error:  # a user's file may fail in any way
-        raise ConfigError(f"reward {source!r} cannot be loaded: {error!r}") from error
+        raise ConfigError(
+            f"reward {source!r} cannot be loaded: {error!r}; give file.py:name or package.module:name of a "
+            "function that takes (prompts, responses)"
+        ) from error
     if not callable(function):
-        raise ConfigError(f"reward {source!r} is {type(function).__name__}, not a function")
+        raise ConfigError(
+            f"reward {source!r} is {type(function).__name__}, not a function; name one that takes (prompts, "
+            "responses) and returns a number for each"
+        )
     return function
 
 
@@ -106,7 +134,10 @@ def _module_of_file(source: str, place: str, base: Path | None) -> ModuleType:
     name = f"reward_file_{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.exists():
-        raise ConfigError(f"reward {source!r}: there is no file {str(path)!r}")
+        raise ConfigError(
+            f"reward {source!r}: there is no file {str(path)!r}; relative names are looked for beside the "
+            "plan, then in the working directory"
+        )
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)

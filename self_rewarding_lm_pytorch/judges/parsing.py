@@ -1,8 +1,8 @@
 """Reading the score out of what a judge wrote: the last anchored number decides, none is invented.
 
 The protocol is that of Self-Rewarding LMs (arXiv 2401.10020): the judge ends with `Score: N`. Pass
-in only the judge's own text, not the prompt it was shown. What it quotes in there is masked first:
-`<prompt>` and `<response>` tags, quotation marks, and lines that start with `>`.
+in only the judge's own text, not the prompt it was shown. What it quotes in there is masked first
+(`quotations.py`).
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import Literal
 import regex
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
+from self_rewarding_lm_pytorch.judges.quotations import masked
 
 ParseStatus = Literal["parsed", "no_score", "out_of_range", "ambiguous", "not_finite", "timeout"]
 
@@ -29,23 +30,13 @@ _DENOMINATOR = regex.compile(
     r"(?i)[*_`\"']{0,4}(?:[ \t]points?\b)?[ \t]*\(?(?:/|(?:out[ \t]+)?of\b)[ \t*_`]*(\d++(?:[.,]\d++)?+)"
 )
 _GOES_ON = regex.compile(  # a number that goes on like this is no score
-    rf"(?i)[*_`]*[{_WORD}]|[.,:]+\d|-\w|\+|[ \t]*[/%]"  # 4th, 1e5, 1.2.3, 4-ish, 80%, 4/N
-    r"|[ \t*_`]*[-+*=^~×÷][ \t*_`]*\d|[ \t]+(?:(?:to|or)[ \t]+)?\d"  # 3 - 4, 1 + 1 = 2, 3 or 4
+    rf"(?i)[*_`]*+[{_WORD}]|[.,:·・。]+\d|-\w|\+|[ \t]*[/%]"  # 4th, 1e5, 1.2.3, 4-ish, 80%, 4/N
+    r"|[ \t*_`]*+[-+=^~×÷][ \t*_`]*+\d|[ \t_`]*+\*[ \t*_`]*+\d"  # 3 - 4, 1 + 1 = 2, 4 * 5
+    r"|[ \t]+(?:(?:to|or)[ \t]+)?\d|[\0-\x08\x0e-\x1f\x7f]+\d"  # 3 or 4; a backspace between digits
 )
 _REST_OF_LINE = regex.compile(r"(?i)[ \t*_`\"'”)\]}>$.!]*(?:points?\b[ \t*_`.!)]*)?(?:\r?\n|\Z)")
-_SAME_SIGNS = str.maketrans("\u2212\u2013\u2014\u2012\u2044\u2215", "----//")  # dashes, slashes
-# A straight mark opens or closes by where it stands; alone on its line it may do either.
-_OPENS, _CLOSES = r'(?<![^\s(\[{:,=*_`\-])(?="+[^ \t"])', r'(?<![ \t\\])(?="+(?!\w))'
-_QUOTATIONS = {  # a mark, left alone if the score pattern uses it -> where it opens and closes
-    "<response>": regex.compile("(?i)(?P<opens>(?=<r))?(?P<closes>(?=</))?</?response>"),
-    "<prompt>": regex.compile("(?i)(?P<opens>(?=<p))?(?P<closes>(?=</))?</?prompt>"),
-    '"': regex.compile(rf'(?P<opens>{_OPENS})?(?P<closes>{_CLOSES})?(?<!\\)"++'),
-    "“": regex.compile("(?P<opens>(?=[“„«「]))?(?P<closes>(?=[”»」]))?[“„”«»「」]"),
-}
-CLOSING_MARKS = ("</response>", "</prompt>", '"', "”")  # what ends an open quotation of each kind
-_SINGLE_QUOTED = regex.compile(r"(?<![\w\\])'((?:[^'\n]|(?<=\w)'(?=\w))++)'(?!\w)")
-_QUOTED_LINE = regex.compile(r"(?m)^[ \t]*>.*$")
-_COULD_SCORE = regex.compile(r"(?s)(?=.*?\d).*?[^\s*_`\d.,/+-]")  # not "4" or "4/5" on its own
+# Dashes, slashes, the decimal and the thousands mark of Arabic.
+_SAME_SIGNS = str.maketrans("\u2212\u2013\u2014\u2012\u2044\u2215\u066b\u066c", "----//.,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +54,6 @@ def _normalise(text: str) -> str:
     text = regex.sub(r"\p{No}", "\ufffd", text)  # ² ½ ④: NFKC would make 42 of 4²
     text = regex.sub(r"\p{Cf}", "", text)  # invisible
     return unicodedata.normalize("NFKC", text).translate(_SAME_SIGNS)
-
-
-def _outer_spans(mark: "regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
-    """Outermost (start, end) of balanced quotations; marks without a partner quote nothing."""
-    opened: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for found in mark.finditer(text):
-        if opened and found["closes"] is not None:
-            start = opened.pop()
-            while spans and spans[-1][0] > start:
-                spans.pop()
-            spans.append((start, found.end()))
-        elif found["opens"] is not None:
-            opened.append(found.start())
-    return spans
-
-
-def _mask_quotations(text: str, pattern: str) -> str:
-    """Replace quotations that could hold a score; `"score": "4"` is JSON, not a quotation."""
-    for name, mark in _QUOTATIONS.items():
-        pieces, done = [], 0
-        for start, end in _outer_spans(mark, text) if name not in pattern else []:
-            if _COULD_SCORE.match(text[start + 1 : end - 1]):
-                pieces += [text[done:start], "\ufffc"]
-                done = end
-        text = "".join([*pieces, text[done:]])
-    if "'" not in pattern:
-        text = _SINGLE_QUOTED.sub(lambda m: "\ufffc" if _COULD_SCORE.match(m[1]) else m[0], text)
-    return text if ">" in pattern else _QUOTED_LINE.sub("\ufffc", text)
 
 
 def _flexible(literal: str) -> str:
@@ -204,7 +166,7 @@ class ScoreParser:
             return self._parse_with_function(text)
         assert self._compiled is not None and self.pattern is not None
         search, before, after = self._compiled
-        text = _mask_quotations(_normalise(text), _normalise(self.pattern))
+        text = masked(_normalise(text), _normalise(self.pattern))
         last = None
         try:
             for match in search.finditer(text, timeout=self.timeout_seconds):

@@ -64,15 +64,25 @@ class RewardModelJudge:
         if self._takes_mask:
             lengths = torch.tensor([len(row) for row in rows], device=self._device)
             arguments["mask"] = torch.arange(width, device=self._device) < lengths[:, None]
-        with _evaluating(self._reward):
-            out = self._reward(ids, **arguments)
+        try:
+            with _evaluating(self._reward):
+                out = self._reward(ids, **arguments)
+        except Exception as error:  # anybody's module or function, which may fail in any way
+            raise JudgeError(
+                f"the reward model failed on ids of shape {tuple(ids.shape)}, the largest of them "
+                f"{int(ids.max())}: {error!r:.300}. It must take ids of the policy's vocabulary, as long as "
+                "prompt and response together; give one that does, or `reward`, a function over text"
+            ) from error
         return [float(value) for value in _one_number_each(out, len(rows))]
 
 
 def _one_number_each(out: Any, num_rows: int) -> Tensor:
     out = getattr(out, "logits", out)  # Hugging Face classifiers return a record
     if not isinstance(out, Tensor):
-        raise JudgeError(f"the reward model returned {type(out).__name__}, not a tensor of shape (batch,)")
+        raise JudgeError(
+            f"the reward model returned {type(out).__name__}, not a tensor of shape "
+            f"({num_rows},); have it return one number for each row"
+        )
     if out.shape == (num_rows, 1):
         out = out[:, 0]
     if out.ndim == 2 and out.shape[0] == num_rows:
@@ -83,7 +93,7 @@ def _one_number_each(out: Any, num_rows: int) -> Tensor:
     if out.shape != (num_rows,):
         raise JudgeError(
             f"the reward model turned {num_rows} rows into shape {tuple(out.shape)}; expected "
-            f"({num_rows},) or ({num_rows}, 1)"
+            f"({num_rows},) or ({num_rows}, 1), one number for each row"
         )
     numbers: Tensor = out.detach().float().cpu()
     return numbers

@@ -15,13 +15,13 @@ NUM_LIKELIEST = 20
 
 # What may stand around an answer in its token: blanks, as also tokenizers write them, and markdown's marks.
 _AROUND = "\\s\u2581\u0120\u010a*_`\"'"
-_CORE = re.compile(rf"[{_AROUND}:(\[{{]*(.*?)[{_AROUND}.)\]}}]*", re.DOTALL)
+_BEFORE = re.compile(rf"\A[{_AROUND}:(\[{{]+")
+_BEHIND = re.compile(rf"\A[{_AROUND}.)\]}}]+")  # of the token turned round: linear
 
 
 def core(token: str) -> str:
     """A token without blanks and marks: "3" for " 3" and "**3**"."""
-    match = _CORE.fullmatch(token)
-    return match[1] if match is not None else token
+    return _BEHIND.sub("", _BEFORE.sub("", token)[::-1])[::-1]
 
 
 def checked_logprobs(settings: ServerSettings, completion: TextCompletion) -> tuple[TokenReading, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from self_rewarding_lm_pytorch.judges.parsing import CLOSING_MARKS, ScoreParser
+from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
+from self_rewarding_lm_pytorch.judges.quotations import CLOSING_MARKS
 from self_rewarding_lm_pytorch.text import Codec
 
 
@@ -13,7 +14,8 @@ class VoteStop:
     """Asked after each token with a vote's tokens so far; True ends it.
 
     parser: the vote ends once a line is complete up to which this parser reads a score, and one begins
-        as the score's pattern does; None: never.
+        as the score's pattern does; None: never. It ends, too, where the parser's time runs out: more text
+        would not be read faster, and to try again at each line would cost that time again.
     strings: the vote ends once its text contains one of them.
 
     Most tokens cannot end a vote, and one look at such a token is enough for all votes: the text is
@@ -60,9 +62,9 @@ class VoteStop:
         starts = (re.sub(r"^\W+", "", line).casefold() for line in lines.splitlines())
         if not any(start.startswith(prefix) for start in starts):
             return False  # a score in passing ("relevance score: 1") is not the one to end with
-        score = self._parser.parse(lines).score
-        if score is None:
-            return False
+        parsed = self._parser.parse(lines)
+        if (score := parsed.score) is None:
+            return parsed.status == "timeout"
         # A quotation that is still open may turn out to hold this score: wait until it is closed.
         others = (text, *(lines + mark for mark in CLOSING_MARKS))
         return all(self._parser.parse(other).score == score for other in others)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-import regex
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
+from self_rewarding_lm_pytorch.judges.delimiters import ESCAPE, delimiters_of
 
 POINTWISE = ("prompt", "response")
 """What a template shows of which a response's score is asked."""
@@ -25,8 +25,6 @@ PAIRWISE = ("prompt", "first", "second")
 
 META = ("judge_prompt", "first", "second")
 """What a template shows that asks which of two judgments is better: all the judge was shown, and both."""
-
-_GAP = r"[\s\p{Cf}]*"  # white space and invisible characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,8 @@ class JudgeTemplate:
     template_fn: a function (prompt, response) -> text, in the place of the source; it gets as many texts,
         in their order, as there are `variables`.
     escaped_tags: names of the tags between which the template quotes. In the quoted data the `<` of
-        such a tag becomes `&lt;`, so that it cannot end the quotation. Built-in templates use it.
+        such a tag, also of one that only looks like it (`delimiters.py`), becomes `&lt;`, so that it
+        cannot end the quotation. Built-in templates use it.
     variables: POINTWISE, PAIRWISE or META.
     Raises ConfigError for a source that is not valid, or uses too few or other variables.
     """
@@ -75,10 +74,7 @@ class JudgeTemplate:
         self.variables = variables
         needs_source = source is not None and template_fn is None
         self._template = _compile(source, name, variables) if needs_source and source is not None else None
-        tags = "|".join(regex.escape(tag) for tag in escaped_tags)
-        self._delimiter = (
-            regex.compile(rf"(?i)[<\uFF1C\uFE64](?={_GAP}/?{_GAP}(?:{tags})(?![\w-]))") if tags else None
-        )
+        self._delimiter = delimiters_of(escaped_tags) if escaped_tags else None
 
     @classmethod
     def builtin(cls, name: str, variables: tuple[str, ...] = POINTWISE) -> "JudgeTemplate":
@@ -98,7 +94,7 @@ class JudgeTemplate:
         """
         num_escaped = 0
         if self._delimiter is not None:
-            escaped = [self._delimiter.subn("&lt;", text) for text in data]
+            escaped = [self._delimiter.subn(ESCAPE, text) for text in data]
             data = tuple(text for text, _ in escaped)
             num_escaped = sum(count for _, count in escaped)
         if self._template is None:

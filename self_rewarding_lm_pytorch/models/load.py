@@ -11,6 +11,7 @@ from torch import nn
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.weights import refuse_pickles
 from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
 
 
@@ -47,27 +48,30 @@ def policy_for(module: nn.Module, *, tokenizer: Any = None) -> Policy:
     return PlainPolicy(module)
 
 
-def load_policy(source: str, *, dtype: str = "float32") -> tuple[Policy, Codec | None]:
+def load_policy(
+    source: str, *, dtype: str = "float32", trust_remote_code: bool = False
+) -> tuple[Policy, Codec | None]:
     """A policy and, where the source brings one, its codec.
 
     source: a folder or hub name for transformers, or `module:factory`, a function without
-    arguments that returns a module or (module, codec).
+    arguments that returns a module or (module, codec). trust_remote_code: code that a folder or hub name
+    brings is run. Raises ConfigError where it cannot be loaded whole, without unpickling anything.
     """
     if ":" in source and not Path(source).exists():
         return _from_factory(source)
     import transformers
 
-    from self_rewarding_lm_pytorch.models.huggingface import no_progress_bars
-
-    try:
-        with no_progress_bars():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            module = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=_dtype(dtype))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model {source!r} cannot be loaded: {error}. Give a folder written by save_pretrained, "
-            "a hub name, or module:factory."
-        ) from error
+    what = f"model {source!r}"
+    tokenizer = _pretrained(
+        transformers.AutoTokenizer, source, f"the tokenizer of {what}", trust_remote_code=trust_remote_code
+    )
+    module = _weights_of(
+        transformers.AutoModelForCausalLM,
+        source,
+        what,
+        dtype=_dtype(dtype),
+        trust_remote_code=trust_remote_code,
+    )
     return policy_for(module, tokenizer=tokenizer), codec_for(tokenizer, module)
 
 
@@ -78,23 +82,64 @@ def load_reward_model(source: str) -> tuple[nn.Module, HuggingFaceCodec]:
     """
     import transformers
 
-    from self_rewarding_lm_pytorch.models.huggingface import no_progress_bars
-
-    try:
-        with no_progress_bars():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            module = transformers.AutoModelForSequenceClassification.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    what = f"reward model {source!r}"
+    tokenizer = _pretrained(transformers.AutoTokenizer, source, f"the tokenizer of {what}")
+    config = _pretrained(transformers.AutoConfig, source, what)
+    if config.num_labels != 1:
         raise ConfigError(
-            f"reward model {source!r} cannot be loaded: {error}. Give a folder or hub name of a sequence "
-            "classifier, or, from Python, a module or function over ids."
-        ) from error
-    if module.config.num_labels != 1:
-        raise ConfigError(
-            f"reward model {source!r} has {module.config.num_labels} outputs, so which of them is the reward "
+            f"{what} has {config.num_labels} outputs, so which of them is the reward "
             "is not known; give a model with one, or a function that says how they become one"
         )
-    return module.eval().requires_grad_(False), codec_for(tokenizer)
+    module = _weights_of(transformers.AutoModelForSequenceClassification, source, what)
+    codec = HuggingFaceCodec(tokenizer, vocab_size=_vocab_size(module))
+    return module.eval().requires_grad_(False), codec
+
+
+def _weights_of(kind: Any, source: str, what: str, **arguments: Any) -> Any:
+    """A model all of whose weights are in safetensors files; transformers alone makes up missing ones."""
+    refuse_pickles(Path(source))
+    module, found = _pretrained(
+        kind,
+        source,
+        what,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with the shapes
+        **arguments,
+    )
+    shapes = [
+        f"{name} has {tuple(saved)} in the file, {tuple(own)} in the model"
+        for name, saved, own in sorted(found["mismatched_keys"])
+    ]
+    missing = sorted(found["missing_keys"])
+    if shapes or missing:
+        faults = [*shapes[:3], *([f"{', '.join(missing[:3])} missing"] if missing else [])]
+        raise ConfigError(
+            f"{what} does not hold the weights of a {type(module).__name__}: {'; '.join(faults)} "
+            f"({len(shapes) + len(missing)} in all), which would begin as random numbers. Give the folder of "
+            "a model of that kind, written whole by save_pretrained"
+        )
+    return module
+
+
+def _pretrained(kind: Any, source: str, what: str, **arguments: Any) -> Any:
+    from self_rewarding_lm_pytorch.models.huggingface import no_progress_bars
+
+    arguments.setdefault("trust_remote_code", False)  # left out, transformers asks on the terminal
+    try:
+        with no_progress_bars():
+            return kind.from_pretrained(source, **arguments)
+    except Exception as error:  # the library raises of many families, also safetensors'
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{what} brings code of its own, which is not run unasked. Read it, and if you trust it, set "
+                "trust_remote_code: true in the plan"
+            ) from error
+        raise ConfigError(
+            f"{what} cannot be loaded: {' '.join(str(error).split()):.400}. Give a folder written by "
+            "save_pretrained (model and tokenizer, weights as safetensors), a hub name, or, for a model that "
+            "is trained, module:factory."
+        ) from error
 
 
 def codec_for(tokenizer: Any, module: Any = None) -> HuggingFaceCodec:
@@ -102,7 +147,14 @@ def codec_for(tokenizer: Any, module: Any = None) -> HuggingFaceCodec:
     generation = getattr(module, "generation_config", None)
     ends = getattr(generation, "eos_token_id", None)
     extra = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return HuggingFaceCodec(tokenizer, extra_eos_ids=extra)
+    return HuggingFaceCodec(tokenizer, extra_eos_ids=extra, vocab_size=_vocab_size(module))
+
+
+def _vocab_size(module: Any) -> int | None:
+    config: Any = getattr(module, "config", None)
+    known = config.get_text_config() if hasattr(config, "get_text_config") else module
+    sizes = (getattr(known, name, None) for name in ("vocab_size", "num_tokens"))
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def new_llama(seed: int, **config: Any) -> nn.Module:
@@ -119,9 +171,17 @@ def _from_factory(source: str) -> tuple[Policy, Codec | None]:
     module_name, _, attribute = source.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"model {source!r}: {error}; expected module:factory") from error
-    module, codec = made if isinstance(made, tuple) else (made, None)
+    except Exception as error:  # anybody's function
+        raise ConfigError(
+            f"model {source!r}: {error!r:.300}; expected module:factory, a function without arguments that "
+            "returns a module, or a module and a codec"
+        ) from error
+    module, codec = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"model {source!r} gave {type(module).__name__}; its function must return an nn.Module, or "
+            "(nn.Module, codec)"
+        )
     return policy_for(module), codec
 
 

@@ -25,7 +25,14 @@ class PlainPolicy(Policy):
         self.vocab_size = vocab_size or _integer(module, ("num_tokens", "vocab_size"))
 
     def features(self, ids: Tensor) -> Tensor:
-        out = self.module(ids)
+        try:
+            out = self.module(ids)
+        except IndexError as error:  # of an embedding, whose size nobody has told us
+            raise ConfigError(
+                f"the model failed on ids of shape {tuple(ids.shape)}, the largest of them {int(ids.max())}: "
+                f"{error}. It reads fewer positions or knows fewer tokens, and does not say so: give it the "
+                "attributes max_seq_len and num_tokens"
+            ) from error
         if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != ids.shape:
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(

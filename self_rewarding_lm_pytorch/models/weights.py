@@ -7,7 +7,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from self_rewarding_lm_pytorch.errors import CheckpointError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_READ_AS_TENSORS = (".pt",)  # the published library's checkpoints
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -24,7 +27,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from a .pt file read with weights_only=True."""
+    """A state dict from a .safetensors file, or from a .pt file, which is read with weights_only=True.
+
+    Raises CheckpointError where the file is damaged, or another kind of pickle.
+    """
+    if path.suffix in _PICKLES and path.suffix not in _READ_AS_TENSORS:
+        raise CheckpointError(_pickle_refused(path))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -40,6 +48,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} holds no state dict of tensors")
     return state
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises ConfigError for a model's folder whose weights are pickles alone: unpickling runs code."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise ConfigError(_pickle_refused(pickles[0]))
+
+
+def _pickle_refused(path: Path) -> str:
+    stem = "model" if path.name == "pytorch_model.bin" else path.stem
+    target = path.with_name(f"{stem}.safetensors")
+    return (
+        f"{path} is a pickle, and unpickling runs whatever code its maker put into it, so it is not read "
+        'where safetensors is due. Write its tensors anew, which runs no such code: python -c "import torch; '
+        f"from safetensors.torch import save_file; s = torch.load('{path}', map_location='cpu', "
+        f"weights_only=True); save_file({{k: v.clone() for k, v in s.items()}}, '{target}', "
+        "{'format': 'pt'})\""
+    )
 
 
 def load_weights(module: nn.Module, *paths: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from self_rewarding_lm_pytorch.data.readers import file_hashes
 from self_rewarding_lm_pytorch.errors import ConfigError, SelfRewardingError
-from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
 from self_rewarding_lm_pytorch.stages.prompts import MAKERS
@@ -18,7 +18,7 @@ def check_plan(stages: list[StageConfig], env: Environment, folder: RunFolder, c
     """Everything that can be known before any training; all problems together. Finished stages need none."""
     problems = []
     for number, stage in enumerate(stages, 1):
-        if folder.stage(number)["state"] in ("trained", "done"):
+        if folder.is_trained(number):
             continue
         try:
             _check_past_models(stage, stages[: number - 1])
@@ -51,17 +51,17 @@ def _check_past_models(stage: StageConfig, before: Sequence[StageConfig]) -> Non
             )
 
 
-def data_hashes(
-    stages: list[StageConfig], base: Path | None, folder: RunFolder, reporter: Reporter
-) -> dict[str, str]:
-    """As they were when the run began; a file that stages to come would read changed is named."""
-    ahead = [s for n, s in enumerate(stages, 1) if folder.stage(n)["state"] not in ("trained", "done")]
-    sources = [source for stage in ahead for source in stage.data_sources()]
-    hashes = {file: value for source in sources for file, value in file_hashes(source, base=base).items()}
-    before = folder.manifest.get("data", {})
-    for file in sorted(file for file in hashes if before.get(file, hashes[file]) != hashes[file]):
-        reporter.warn(
-            f"{file} has changed since this run began; stages that had read it go on with what they kept, "
-            "later ones read the new file"
-        )
-    return {**hashes, **before}
+def data_hashes(stages: Sequence[StageConfig], base: Path | None) -> dict[str, str]:
+    """File -> SHA-256, for the data of these stages. What cannot be read is left to `check_plan` to say."""
+    found: dict[str, str] = {}
+    for source in (source for stage in stages for source in stage.data_sources()):
+        with contextlib.suppress(SelfRewardingError, OSError, ValueError):
+            found.update(file_hashes(source, base=base))
+    return found
+
+
+def named_models(stages: Sequence[StageConfig], folder: RunFolder) -> list[str]:
+    """The stages whose models stages to come start from or ask, by name."""
+    ahead = [stage for number, stage in enumerate(stages, 1) if not folder.is_trained(number)]
+    named = (item for stage in ahead for item in stage.past_models().items())
+    return [name for setting, name in named if setting != "prompts"]  # what it wrote is no model

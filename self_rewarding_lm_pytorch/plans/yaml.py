@@ -12,7 +12,24 @@ from self_rewarding_lm_pytorch.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose `1e-6` is a number, as in YAML 1.2 and JSON; PyYAML alone reads it as text."""
+    """YAML whose `1e-6` is a number, as in YAML 1.2 and JSON; PyYAML alone reads it as text.
+
+    A key that is given twice is an error, as in YAML 1.2; PyYAML alone takes the last one in silence.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name in lines and name != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {name!r} is given twice, in line {lines[name]} and in line {line}, and only "
+                    "one of them could count; remove one",
+                )
+            lines[name] = line
+        return super().construct_mapping(node, deep)
 
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
@@ -29,9 +46,14 @@ def read_yaml(path: Path) -> Any:
     try:
         return parsed_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"plan {str(path)!r} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"plan {str(path)!r} cannot be read: {error.strerror}; give the path of a YAML file (the command "
+            "`init` writes one)"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan {str(path)!r} is not YAML: {error}") from error
+        raise ConfigError(
+            f"plan {str(path)!r} is not YAML: {error}. Mend it there, and save it as UTF-8 text"
+        ) from error
 
 
 def copied(value: Any) -> Any:

@@ -85,8 +85,11 @@ def place_weights(comparisons: Iterable[Comparison]) -> PlaceWeights:
     Over all comparisons of a stage, so that a meta-judge's leaning to a place is weighed down; parts of a win
     count as such. Halves where nothing was read.
     """
-    read = [comparison.first_wins for comparison in comparisons if comparison.first_wins is not None]
-    share = sum(read) / len(read) if read else 0.5
+    wins, count = 0.0, 0
+    for comparison in comparisons:
+        if comparison.first_wins is not None:
+            wins, count = wins + comparison.first_wins, count + 1
+    share = wins / count if count else 0.5
     return PlaceWeights(first=1 - share, second=share)
 
 

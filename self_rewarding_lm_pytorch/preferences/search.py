@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.candidates import Sampler
-from self_rewarding_lm_pytorch.preferences.shards import Pool, Rule, Shards, Visit, Work, plain
+from self_rewarding_lm_pytorch.preferences.shards import Left, Rule, Shards, Visit, Work, plain
+from self_rewarding_lm_pytorch.preferences.stored_pairs import StoredPairs
+from self_rewarding_lm_pytorch.preferences.watcher import Watcher
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.records import PreferencePair, Prompt, Skipped
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.seeds import address
 
 VISITS_PER_PAIR = 4
@@ -27,7 +33,8 @@ class PairSearch:
     num_pairs: None visits every prompt once. recycle: how often, at the most, a prompt that has given no
     pair is then visited again, where pairs are still wanted; each time its candidates are added to those it
     had. A shard's work depends on the shards before it and on the plan alone, so a search cut off anywhere
-    goes on with what is stored.
+    goes on with what is stored. Of what it finds it holds counts, and which prompts have been visited and
+    paired; pairs, skipped visits and what may be recycled are read from the store where they are needed.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class PairSearch:
         seed: Sequence[int | str],
         reporter: Reporter,
         recycle: int = 0,
+        watcher: Watcher | None = None,
     ) -> None:
         self._prompts = prompts
         self._store = store
@@ -51,71 +59,97 @@ class PairSearch:
         self._seed = tuple(seed)
         self._reporter = reporter
         self._recycle = recycle
+        self._watcher = watcher
         self._shards = Shards(sampler, judge, rule, store, reporter)
         self._orders: dict[int, torch.Tensor] = {}  # of the round under way
-        self._num_shards = self._num_visits = 0  # so far
-        self._skips: list[Skipped] = []
+        self._counts: list[int] = []  # pairs of each shard so far
+        self._num_visits = 0
+        self._skips: Counter[str] = Counter()  # by reason
         self._visited: set[int] = set()
         self._paired: set[int] = set()
-        self._pools: dict[int, Pool] = defaultdict(lambda: ([], []))  # by prompt, where it may be recycled
+        self._left: dict[int, list[Left]] = {}  # by prompt, where it may be recycled
 
     @property
     def work(self) -> Work:
         return self._shards.work
 
-    def run(self) -> list[PreferencePair]:
-        """The pairs, in the order they were found. No pair at all is a DataError with the yield."""
+    def run(self) -> Sequence[PreferencePair]:
+        """The pairs, in the order they were found, read from the store a shard at a time.
+
+        No pair at all is a DataError with the yield.
+        """
         try:
-            pairs = self.more(self._num_pairs)
+            found = self._find(self._num_pairs)
             for number in range(1, self._recycle + 1):
-                pairs += self._recycled(
-                    number, None if self._num_pairs is None else self._num_pairs - len(pairs)
-                )
-        finally:
-            self.write_skipped()
+                found += self._recycled(number, None if self._num_pairs is None else self._num_pairs - found)
+        except BaseException:
+            with processes.apart():  # the others may be elsewhere
+                self.write_skipped()
+            raise
+        self.write_skipped()
         self.check_found()
-        self._tell(pairs)
-        return pairs
+        self._tell(found)
+        return StoredPairs(self._store, self._counts)
 
-    def more(self, num_pairs: int | None) -> list[PreferencePair]:
+    def more(self, num_pairs: int | None) -> Sequence[PreferencePair]:
         """Goes on until so many further pairs are found, or the bound is reached; None: every prompt once."""
-        pairs: list[PreferencePair] = []
-        for visits in self._planned(pairs, num_pairs):
-            pairs += self._shard(visits, None if num_pairs is None else num_pairs - len(pairs))
-            self._num_visits += len(visits)
-        return pairs
+        first = len(self._counts)
+        self._find(num_pairs)
+        return StoredPairs(self._store, self._counts[first:], first)
 
-    def _recycled(self, number: int, missing: int | None) -> list[PreferencePair]:
-        """Another visit to each prompt without a pair; no other visit has its number."""
-        visit = -(-self._num_visits // len(self._prompts)) - 1 + number
-        again = [(p, visit) for p in self._prompts if p.index in self._visited - self._paired]
-        pairs: list[PreferencePair] = []
-        while again and (missing is None or len(pairs) < missing):
-            left = None if missing is None else missing - len(pairs)
-            size = self._shard_size if left is None else self._size(left)
-            pairs += self._shard(again[:size], left, recycled=True)
-            again = again[size:]
-        return pairs
-
-    def _shard(
-        self, visits: list[Visit], missing: int | None, *, recycled: bool = False
-    ) -> list[PreferencePair]:
-        shard = self._num_shards
-        pools = [self._pools[prompt.index] for prompt, _ in visits] if recycled else None
-        found = self._shards.done(shard, visits, missing, pools)
-        self._skips += self._shards.skipped(shard)
-        self._visited |= {prompt.index for prompt, _ in visits}
-        self._paired |= {pair.prompt_index for pair in found}
-        self._num_shards += 1
-        self.work.counts.prompts = len(self._visited)
-        if self._recycle:
-            self._keep_pools(shard, recycled)
+    def _find(self, num_pairs: int | None) -> int:
+        """How many pairs the prompts' next visits gave, of which so many are wanted."""
+        found = 0
+        left = len(self._prompts) if num_pairs is None else VISITS_PER_PAIR * num_pairs
+        while left > 0 and (num_pairs is None or found < num_pairs):
+            missing = None if num_pairs is None else num_pairs - found
+            size = min(left, self._size(missing))
+            first = self._num_visits
+            found += self._shard([self._visit(number) for number in range(first, first + size)], missing)
+            self._num_visits += size
+            left -= size
         return found
 
-    def _keep_pools(self, shard: int, recycled: bool) -> None:
-        for index, (candidates, judgments) in self._shards.pools(shard):
-            before = ([], []) if recycled else self._pools[index]  # a recycled visit holds its pool
-            self._pools[index] = ([*before[0], *candidates], [*before[1], *judgments])
+    def _recycled(self, number: int, missing: int | None) -> int:
+        """Another visit to each prompt without a pair; no other visit has its number."""
+        visit = -(-self._num_visits // len(self._prompts)) - 1 + number
+        unpaired = self._visited - self._paired
+        again = [(prompt, visit) for prompt in self._prompts if prompt.index in unpaired]
+        found = start = 0
+        while start < len(again) and (missing is None or found < missing):
+            wanted = None if missing is None else missing - found
+            size = self._size(wanted)
+            found += self._shard(again[start : start + size], wanted, recycled=True)
+            start += size
+        return found
+
+    def _shard(self, visits: list[Visit], missing: int | None, *, recycled: bool = False) -> int:
+        """The next shard; how many pairs it has."""
+        shard = len(self._counts)
+        pools = self._shards.pools([self._left[prompt.index] for prompt, _ in visits]) if recycled else None
+        pairs = self._shards.done(shard, visits, missing, pools)
+        self._visited |= {prompt.index for prompt, _ in visits}
+        for pair in pairs:
+            self._paired.add(pair.prompt_index)
+            self._left.pop(pair.prompt_index, None)
+        self._counts.append(len(pairs))
+        self.work.counts.prompts = len(self._visited)
+        self._remember(shard, recycled)
+        if self._watcher is not None:
+            again = frozenset(own.key for kept, _ in pools or () for own in kept)
+            candidates, judgments = self._store.read(Candidate, shard), self._store.read(Judgment, shard)
+            self._watcher.judged(shard, candidates, judgments, again)
+            self._watcher.paired(shard, self.work.counts, self._num_pairs)
+        return len(pairs)
+
+    def _remember(self, shard: int, recycled: bool) -> None:
+        """What is left of a finished shard's visits without a pair."""
+        skipped = self._shards.skipped(shard)
+        self._skips.update(entry.reason for entry in skipped)
+        for index, visit in sorted({(entry.prompt_index, entry.visit) for entry in skipped}):
+            if self._recycle and index not in self._paired:
+                before = [] if recycled else self._left.get(index, [])  # a recycled visit holds its pool
+                self._left[index] = [*before, Left(shard, index, visit)]
 
     def check_found(self) -> None:
         """Raises DataError with the yield where no pair has been found at all."""
@@ -123,25 +157,36 @@ class PairSearch:
         if not counts.pairs:
             raise DataError(
                 f"no preference pair came out of {counts.visits:,} visits to prompts, so there is nothing to "
-                "train on. Where they were lost:\n    " + "\n    ".join(counts.lines())
+                "train on. Where they were lost:\n    " + "\n    ".join(counts.lines()) + self._remedy()
             )
 
-    def _planned(self, pairs: list[PreferencePair], num_pairs: int | None) -> Iterator[list[Visit]]:
-        left = len(self._prompts) if num_pairs is None else VISITS_PER_PAIR * num_pairs
-        while left > 0:
-            size = min(self._shard_size, left)
-            if num_pairs is not None:
-                missing = num_pairs - len(pairs)
-                if missing <= 0:
-                    return
-                size = min(size, self._size(missing))
-            first = self._num_visits
-            yield [self._visit(number) for number in range(first, first + size)]
-            left -= size
+    def _remedy(self) -> str:
+        """What to do, by what took most of the visits."""
+        skipped = self.work.counts.skipped
+        if max(skipped, key=lambda reason: skipped[reason], default="") == "tie":
+            return (
+                "\nMost ended in a tie: raise candidates.temperature or candidates.num, or take a judge that "
+                "tells more apart"
+            )
+        shards = range(self._store.num_shards(Judgment))
+        reasons = Counter(
+            judgment.reason
+            for shard in shards
+            for judgment in self._store.read(Judgment, shard)
+            if judgment.score is None
+        )
+        if not reasons:
+            return ""
+        ((reason, count),) = reasons.most_common(1)
+        return f"\n{count:,} judgments have no score, as {reason}: look at the reward function or the judge"
 
-    def _size(self, missing: int) -> int:
-        """Of a shard where so many pairs are missing."""
-        return min(self._shard_size, max(missing, self._shard_size // 16))
+    def _size(self, missing: int | None) -> int:
+        """Of a shard where so many pairs are missing; None: no number was asked for."""
+        return (
+            self._shard_size
+            if missing is None
+            else min(self._shard_size, max(missing, self._shard_size // 16))
+        )
 
     def _visit(self, number: int) -> Visit:
         """Each round visits every prompt once, in an order of its own."""
@@ -153,17 +198,35 @@ class PairSearch:
 
     def write_skipped(self) -> None:
         """skipped.json: the visits that gave no pair, for people to look at."""
-        texts = {prompt.index: prompt.text for prompt in self._prompts}
-        visits = [{**plain(entry), "prompt": texts[entry.prompt_index]} for entry in self._skips]
-        counts = dict(Counter(entry.reason for entry in self._skips))
-        write_json(self._store.folder / "skipped.json", {"counts": counts, "visits": visits})
+        write_atomically(self._store.folder / "skipped.json", self._fill_skipped)
 
-    def _tell(self, pairs: list[PreferencePair]) -> None:
+    def _fill_skipped(self, path: Path) -> None:
+        """As `write_json` would write {counts, visits}, but a shard at a time."""
+        with path.open("w", encoding="utf-8") as file:
+            file.write(f'{{\n  "counts": {_indented(dict(self._skips), 2).lstrip()},\n  "visits": [')
+            is_first = True
+            for entry in self._skipped_visits():
+                file.write(("\n" if is_first else ",\n") + _indented(entry, 4))
+                is_first = False
+            file.write("]\n}\n" if is_first else "\n  ]\n}\n")
+
+    def _skipped_visits(self) -> Iterator[dict[str, Any]]:
+        texts = {prompt.index: prompt.text for prompt in self._prompts}
+        for shard in range(len(self._counts)):
+            for entry in self._shards.skipped(shard):
+                yield {**plain(entry), "prompt": texts[entry.prompt_index]}
+
+    def _tell(self, found: int) -> None:
         self._reporter.lines(self.work.counts.lines())
-        if self._num_pairs is not None and len(pairs) < self._num_pairs:
+        if self._num_pairs is not None and found < self._num_pairs:
             again = " and those of recycle" if self._recycle else ""
             self._reporter.warn(
-                f"{len(pairs):,} pairs were found of the {self._num_pairs:,} asked for, after "
+                f"{found:,} pairs were found of the {self._num_pairs:,} asked for, after "
                 f"{self.work.counts.visits:,} visits ({VISITS_PER_PAIR} for each pair at the most{again}); "
                 "training goes on with those. The table above says where the others were lost."
             )
+
+
+def _indented(value: Any, columns: int) -> str:
+    space = " " * columns
+    return space + json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{space}")

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.judges.base import Judge
@@ -18,6 +18,14 @@ from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePai
 Visit = tuple[Prompt, int]
 Pool = tuple[list[Candidate], list[Judgment]]
 """Candidates that earlier visits to a prompt left unpaired, and their judgments."""
+
+
+class Left(NamedTuple):
+    """A visit that gave no pair, and the shard that has its candidates."""
+
+    shard: int
+    prompt_index: int
+    visit: int
 
 
 class Rule(Protocol):
@@ -67,18 +75,20 @@ class Shards:
         """The visits of a finished shard that gave no pair."""
         return [Skipped(**entry) for entry in self._store.notes(PreferencePair, shard)["skipped"]]
 
-    def pools(self, shard: int) -> Iterator[tuple[int, Pool]]:
-        """Of each visit of a finished shard that gave no pair: its prompt's index, and what it left."""
-        places = {(entry.prompt_index, entry.visit) for entry in self.skipped(shard)}
-        left: dict[tuple[int, int], Pool] = {place: ([], []) for place in sorted(places)}
-        judgments = self._store.read(Judgment, shard)
-        for candidate, judgment in zip(self._store.read(Candidate, shard), judgments, strict=True):
-            place = (candidate.prompt_index, candidate.visit)
-            if place in left:
-                left[place][0].append(candidate)
-                left[place][1].append(judgment)
-        for (index, _), pool in left.items():
-            yield index, pool
+    def pools(self, left: Sequence[Sequence[Left]]) -> list[Pool]:
+        """What earlier visits left: for each of several prompts, those of its visits named, in that order.
+
+        Each shard is read once and let go before the next.
+        """
+        found: dict[Left, Pool] = {place: ([], []) for own in left for place in own}
+        for shard in sorted({place.shard for place in found}):
+            judgments = self._store.read(Judgment, shard)
+            for candidate, judgment in zip(self._store.read(Candidate, shard), judgments, strict=True):
+                place = Left(shard, candidate.prompt_index, candidate.visit)
+                if place in found:
+                    found[place][0].append(candidate)
+                    found[place][1].append(judgment)
+        return [_joined([found[place] for place in own]) for own in left]
 
     def _candidates(self, shard: int, visits: Sequence[Visit], pools: Sequence[Pool]) -> list[Candidate]:
         if self._store.has(Candidate, shard):
@@ -179,6 +189,10 @@ MORE_THAN_ASKED = "more than asked for"
 def plain(entry: Skipped) -> dict[str, Any]:
     """As JSON has it."""
     return {"prompt_index": entry.prompt_index, "visit": entry.visit, "reason": entry.reason}
+
+
+def _joined(pools: Sequence[Pool]) -> Pool:
+    return [each for own, _ in pools for each in own], [each for _, own in pools for each in own]
 
 
 def _per_visit(records: list[Any], pools: Sequence[Pool], num: int) -> Iterator[list[Any]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.files import write_json, write_text
+from self_rewarding_lm_pytorch.data.files import is_there, write_json, write_text
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.records import FinishReason
 
@@ -38,7 +38,7 @@ class AttemptStore:
         text = json.dumps(made_of, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         path = folder / "made-of.json"
-        if path.exists():
+        if is_there(path):
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored.get("sha256") != digest:
                 raise ConfigError(
@@ -51,7 +51,7 @@ class AttemptStore:
     def read(self, shard: int) -> list[Attempt] | None:
         """A shard's attempts; None where it is not there yet."""
         path = self._path(shard)
-        if not path.exists():
+        if not is_there(path):
             return None
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return [Attempt(**{**row, "shots": tuple(row["shots"])}) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.generation.server import TextRequest, seed_of
 from self_rewarding_lm_pytorch.generation.server_client import ServerClient
 from self_rewarding_lm_pytorch.prepare.writers import Written, ended
@@ -34,5 +35,6 @@ class ServedWriter:
             TextRequest(prompt, (seed_of(key),), max_new_tokens, self._temperature, self._top_p, tuple(stop))
             for prompt, key in zip(prompts, keys, strict=True)
         ]
-        found = self._client.complete(requests)
+        # On several processes one asks, since a server would not give all of them the same.
+        found = processes.on_main(lambda: self._client.complete(requests))
         return [ended(one.text, one.finish_reason, stop) for (one,) in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -117,7 +118,7 @@ class DPOTrainer:
         policy = policy_for(self.model)
         policy.module.to(accelerator.device)
         policy.autocast = accelerator.autocast
-        env = Environment(policy, None, 0, accelerator, Reporter())
+        env = Environment(policy, None, 0, accelerator, Reporter(), save_every_seconds=math.inf)
         source = self._data if self._make_data is None else self._make_data()
         pairs = given_pairs(with_padding(source, self._pad_id), policy, None)
         held_out = with_padding(self._valid, self._pad_id)

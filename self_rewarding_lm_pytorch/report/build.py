@@ -20,12 +20,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pyarrow import ArrowException
 
 from self_rewarding_lm_pytorch.data.files import write_text
 from self_rewarding_lm_pytorch.data.store import Record, ShardStore, told_once
+from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
 from self_rewarding_lm_pytorch.report import charts
+from self_rewarding_lm_pytorch.report.alarms import alarms_of
 from self_rewarding_lm_pytorch.report.cards import cards_of
 from self_rewarding_lm_pytorch.report.votes import distribution
 
@@ -103,7 +104,7 @@ class Run:
         for shard in range(store.num_shards(kind)):
             try:
                 records += store.read(kind, shard)
-            except (OSError, ArrowException) as error:
+            except (OSError, CheckpointError) as error:
                 path = store.path(kind, shard).relative_to(self.folder)
                 self.problems.append(f"{path} could not be read: {error}")
         return records
@@ -139,6 +140,7 @@ def context(run: Run) -> dict[str, Any]:
         "name": run.folder.name,
         "status": str(summary.get("status") or ""),
         "times": [datetime.fromtimestamp(t, UTC) for t in (min(times), max(times))] if times else [],
+        "alarms": alarms_of(run.folder, run.text("plan.yaml")),
         "judge": cards_of(summary),
         "models": [row for row in summary.get("evaluation") or [] if isinstance(row, dict)],
         "stages": [*done, *missing],

@@ -5,23 +5,30 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.alarms import Limit
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.generation.generator import DEFAULT_TOKEN_BUDGET, PolicyGenerator
+from self_rewarding_lm_pytorch.generation.requests import Generator
+from self_rewarding_lm_pytorch.generation.split import SplitGenerator
 from self_rewarding_lm_pytorch.models.caches import RecomputingCache
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.shards import Work
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.stages.watch import Watch
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
+from self_rewarding_lm_pytorch.training.parallel import Parallel, Replicated, Sharded
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
 
 
@@ -52,9 +59,25 @@ class Environment:
     base: Path | None = None  # where relative paths of the plan start
     load_initial: Callable[[], Policy] | None = None  # the model as the run began, in memory of its own
     checkpoints: dict[str, Path] = field(default_factory=dict)  # of the run's finished stages, by name
+    save_every_seconds: float = 600.0  # of training, between two states that it can be gone on with from
+    alarms: Mapping[str, Limit] = field(default_factory=dict)  # those that are on
+    is_sharded: bool = False  # whether each process trains a part of the weights
 
-    def generator(self, policy: Policy | None = None, codec: Codec | None = None) -> PolicyGenerator:
-        """A generator for the policy (or another model), cached where its cache is right."""
+    @cached_property
+    def parallel(self) -> Parallel:
+        """How the processes of the run train the policy."""
+        return Sharded(self.policy) if self.is_sharded else Replicated(self.policy)
+
+    def generator(self, policy: Policy | None = None, codec: Codec | None = None) -> Generator:
+        """A generator for the policy (or another model), cached where its cache is right.
+
+        On several processes all must call it alike; each continues its part of the requests.
+        """
+        own = self.own_generator(policy, codec)
+        return SplitGenerator(own) if processes.world_size() > 1 else own
+
+    def own_generator(self, policy: Policy | None = None, codec: Codec | None = None) -> PolicyGenerator:
+        """The same, of this process alone."""
         policy, codec = policy or self.policy, codec or self.codec
         return PolicyGenerator(
             policy,
@@ -126,6 +149,7 @@ class StageRun:
     name: str
     folder: Path
     metrics: MetricsLog
+    watch: Watch = field(default_factory=Watch)  # this one is silent
 
     @property
     def store(self) -> ShardStore:
@@ -183,6 +207,12 @@ class StageConfig(Settings):
             check_optimizer_arguments(train)
             if train.gradient_checkpointing:
                 env.policy.check_recomputing()
+        moving = getattr(train, "reference", "")
+        if env.is_sharded and moving in ("ema", "refresh"):
+            raise ConfigError(
+                f"reference {moving} follows the policy at each step, but with sharding: full no process has "
+                "all of its weights then; take stage_start or initial, or leave sharding out"
+            )
         is_off = isinstance(train, PreferenceSettings) and train.reference == "adapter_off"
         if is_off and (fault := env.policy.adapter_fault()):
             raise ConfigError(f"reference adapter_off cannot be had: {fault}")

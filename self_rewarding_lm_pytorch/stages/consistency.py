@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Literal
 
 from self_rewarding_lm_pytorch.data.store import ShardStore
-from self_rewarding_lm_pytorch.errors import DataError
+from self_rewarding_lm_pytorch.errors import CheckpointError, DataError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.consistency import agreement, certainties
 from self_rewarding_lm_pytorch.progress import Phase
@@ -37,49 +37,71 @@ def label_certainties(
 ) -> list[float]:
     """The certainty of each pair. judge: the past iterate's; its judgments are stored, shard by shard.
 
+    pairs: all of the stage's, in the order of their shards.
     Raises DataError where not one visit's candidates could be ranked by both.
     """
-    ours, theirs = _scores(run.store), _scores(_judged(run, prompts, pairs, judge))
-    agreements = [
-        agreement(*_aligned(ours[place], theirs.get(place, {})))
-        for place in ((pair.prompt_index, pair.visit) for pair in pairs)
-    ]
+    agreements = list(_agreements(run, prompts, pairs, judge))
     try:
         found = certainties(agreements, per_pair=settings.per == "pair")
     except ValueError as error:
         raise DataError(
-            f"stage {run.name!r}: {error} (the policy and {settings.past!r}, over {len(pairs)} pairs), so "
-            "how far the labels can be believed is not known; name a model that can judge, or leave "
+            f"stage {run.name!r}: {error} (the policy and {settings.past!r}, over {len(agreements)} pairs), "
+            "so how far the labels can be believed is not known; name a model that can judge, or leave "
             "consistency out"
         ) from error
     unknown = sum(value is None for value in agreements)
     run.env.reporter.say(
         f"  labels are believed to {fmean(found):.3f} on average: how far {settings.past} orders the "
-        f"candidates alike (of {len(pairs):,} pairs {unknown:,} could not be compared and get the mean)"
+        f"candidates alike (of {len(agreements):,} pairs {unknown:,} could not be compared and get the mean)"
     )
     return found
 
 
-def _judged(
+def _agreements(
     run: StageRun, prompts: Sequence[Prompt], pairs: Sequence[PreferencePair], judge: Judge
-) -> ShardStore:
-    """The past iterate's judgments of all candidates of visits that gave a pair."""
+) -> Iterator[float | None]:
+    """Of each pair, in order; of judgments and pairs one shard is held at a time."""
     store = ShardStore(run.folder / "past")
-    wanted = {(pair.prompt_index, pair.visit) for pair in pairs}
     by_index = {prompt.index: prompt for prompt in prompts}
-    for shard in range(run.store.num_shards(Candidate)):
-        if store.has(Judgment, shard):
-            continue
-        shown = [
-            (by_index[candidate.prompt_index], candidate)
-            for candidate in run.store.read(Candidate, shard)
-            if (candidate.prompt_index, candidate.visit) in wanted
-        ]
-        total = len(shown) * max(1, judge.num_votes)
-        with run.env.reporter.phase(f"shard {shard + 1}: the past's votes", total, "votes") as phase:
-            judgments = judge.judge(shown, on_progress=partial(_advanced, phase)) if shown else []
-        store.write(Judgment, shard, judgments, {})
-    return store
+    left = iter(pairs)
+    pair = next(left, None)
+    for shard in range(run.store.num_shards(Judgment)):
+        ours = _scores(run.store, shard)
+        places: list[Place] = []
+        while pair is not None and (place := (pair.prompt_index, pair.visit)) in ours:
+            places.append(place)
+            pair = next(left, None)
+        _judge(run, store, shard, by_index, set(places), judge)
+        theirs = _scores(store, shard)
+        for place in places:
+            yield agreement(*_aligned(ours[place], theirs.get(place, {})))
+    if pair is not None:
+        raise CheckpointError(
+            f"stage {run.name!r}: the pair of prompt {pair.prompt_index}, visit {pair.visit} has no stored "
+            "judgments, so how far its label can be believed is not known; begin the run anew (--fresh)"
+        )
+
+
+def _judge(
+    run: StageRun,
+    store: ShardStore,
+    shard: int,
+    by_index: dict[int, Prompt],
+    wanted: set[Place],
+    judge: Judge,
+) -> None:
+    """Stores the past iterate's judgments of a shard's candidates of visits that gave a pair."""
+    if store.has(Judgment, shard):
+        return
+    shown = [
+        (by_index[candidate.prompt_index], candidate)
+        for candidate in run.store.read(Candidate, shard)
+        if (candidate.prompt_index, candidate.visit) in wanted
+    ]
+    total = len(shown) * max(1, judge.num_votes)
+    with run.env.reporter.phase(f"shard {shard + 1}: the past's votes", total, "votes") as phase:
+        judgments = judge.judge(shown, on_progress=partial(_advanced, phase)) if shown else []
+    store.write(Judgment, shard, judgments, {})
 
 
 def _advanced(phase: Phase, done: int, sampled: int) -> None:
@@ -92,9 +114,9 @@ def past_run(run: StageRun, past: str) -> StageRun:
     return replace(run, env=env, name=f"{run.name}, past")
 
 
-def _scores(store: ShardStore) -> dict[Place, dict[int, float | None]]:
+def _scores(store: ShardStore, shard: int) -> dict[Place, dict[int, float | None]]:
     found: dict[Place, dict[int, float | None]] = {}
-    for judgment in store.read_all(Judgment):
+    for judgment in store.read(Judgment, shard):
         found.setdefault((judgment.prompt_index, judgment.visit), {})[judgment.candidate_index] = (
             judgment.score
         )

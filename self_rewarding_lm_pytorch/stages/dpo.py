@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from self_rewarding_lm_pytorch.data.items import check_files, given_pairs, keep_examples, kept_examples
+from self_rewarding_lm_pytorch.data.files import is_there
+from self_rewarding_lm_pytorch.data.item_file import pairs_in, write_pairs
+from self_rewarding_lm_pytorch.data.items import check_files, each_given_pair
 from self_rewarding_lm_pytorch.records import PairExample
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
+from self_rewarding_lm_pytorch.stages.sft import not_empty
 from self_rewarding_lm_pytorch.stages.training import check_stopper
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
@@ -34,7 +38,7 @@ class DPOStage(StageConfig):
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
         for source in (self.data, self.valid_data):
-            check_files(given_pairs, source, env.policy, env.codec, base=env.base)
+            check_files(each_given_pair, source, env.policy, env.codec, base=env.base)
 
     def run(self, run: StageRun) -> StageOutcome:
         pairs = _read(run, self.data, "data")
@@ -43,11 +47,9 @@ class DPOStage(StageConfig):
         return train_on_pairs(run, pairs, self.train, valid=valid, early_stopper=self.early_stopper)
 
 
-def _read(run: StageRun, source: Any, name: str) -> list[PairExample]:
-    sides = [run.folder / "items" / f"{name}-{side}.parquet" for side in ("chosen", "rejected")]
-    if not all(path.exists() for path in sides):
-        pairs = given_pairs(source, run.env.policy, run.env.codec, base=run.env.base)
-        keep_examples(sides[0], [pair.chosen for pair in pairs])
-        keep_examples(sides[1], [pair.rejected for pair in pairs])
-    chosen, rejected = (kept_examples(path) for path in sides)
-    return [PairExample(i, *pair) for i, pair in enumerate(zip(chosen, rejected, strict=True))]
+def _read(run: StageRun, source: Any, name: str) -> Sequence[PairExample]:
+    """The source's pairs, read once per stage and kept with the run."""
+    path = run.folder / "items" / f"{name}.arrow"
+    if not is_there(path):
+        write_pairs(path, each_given_pair(source, run.env.policy, run.env.codec, base=run.env.base))
+    return not_empty(pairs_in(path), run.name, name)

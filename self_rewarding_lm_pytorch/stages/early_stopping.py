@@ -7,7 +7,7 @@ compared pairwise with those of the previous checkpoint, by another model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -18,13 +18,16 @@ from self_rewarding_lm_pytorch.evaluation.head_to_head import TIED, verdicts
 from self_rewarding_lm_pytorch.evaluation.win_rates import WinRate, win_rate
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.function import FunctionJudge, load_reward_function
+from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, response_budget
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.prompts import read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.training.early_stopping import ComparingEvaluation
+from self_rewarding_lm_pytorch.training.parts import Part
 
 _SMALLEST_LOSS = 1e-9  # of the running score, where a tie stops
 
@@ -95,7 +98,7 @@ class WinRateStopping(SamplingSettings):
         if self.judge is None:
             named = isinstance(self.reward, str)
             function = load_reward_function(self.reward, base=env.base) if named else self.reward
-            return FunctionJudge(function)
+            return split(FunctionJudge(function))
         if self.judge.model is None and self.judge.server is None:
             env = replace(env, policy=env.policy.copy())
         return self.judge.build(
@@ -148,6 +151,17 @@ class WinRateEvaluator(ComparingEvaluation):
         self._score += gain
         return self._score
 
+    def state(self) -> Part:
+        values = {"score": self._score, "before": [asdict(answer) for answer in self._before]}
+        return Part(
+            values={**values, "metrics": self.metrics, "step": self.step, "num_steps": self.num_steps}
+        )
+
+    def resume(self, part: Part) -> None:
+        self._score, self.metrics = part.values["score"], part.values["metrics"]
+        self._before = [Answer(**answer) for answer in part.values["before"]]
+        self.step, self.num_steps = part.values["step"], part.values["num_steps"]
+
     def _answers(self) -> list[Answer]:
         env = self.run.env
         return sample_answers(
@@ -184,8 +198,14 @@ def as_stopper(source: Any) -> Any:
     try:
         return WinRateStopping.model_validate({"kind": None, **source})
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, p['loc'])) or 'settings'}: {p['msg']}" for p in error.errors()]
-        raise ValueError("; ".join(problems)) from None
+        raise ValueError("; ".join(map(_problem, error.errors()))) from None
+
+
+def _problem(found: Any) -> str:
+    place = ".".join(map(str, found["loc"])) or "settings"
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        return unknown_name("key", place, list(WinRateStopping.model_fields))
+    return f"{place}: {found['msg']}"
 
 
 AnyStopper = Annotated[Any, BeforeValidator(as_stopper)]

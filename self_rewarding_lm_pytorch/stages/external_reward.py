@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 from torch import nn
 
 from self_rewarding_lm_pytorch.judges.base import Judge
-from self_rewarding_lm_pytorch.judges.function import FunctionJudge, load_reward_function
+from self_rewarding_lm_pytorch.judges.function import (
+    DEFAULT_TIMEOUT_SECONDS,
+    FunctionJudge,
+    load_reward_function,
+)
 from self_rewarding_lm_pytorch.judges.reward_model import RewardModelJudge
+from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.text_reward import TextRewardJudge
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
@@ -23,10 +28,13 @@ class ExternallyJudgedStage(JudgedStage):
 
     reward_model: a folder or hub name of a sequence classifier with one output, which reads text through its
         own tokenizer; or, from Python, a module or function over ids of prompt + response.
+    reward_timeout_seconds: how long one call of the reward function may take, before the run stops and names
+        the batch; null: any time.
     """
 
     reward: Any = None
     reward_model: Any = None
+    reward_timeout_seconds: Annotated[float, Field(gt=0)] | None = DEFAULT_TIMEOUT_SECONDS
 
     _loaded: TextRewardJudge | None = PrivateAttr(default=None)
 
@@ -54,6 +62,9 @@ class ExternallyJudgedStage(JudgedStage):
             )
 
     def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
+        return split(self._own_judge(run))
+
+    def _own_judge(self, run: StageRun) -> Judge:
         if isinstance(self.reward_model, str):
             return self._loaded or self._load(self.reward_model, run.env)
         if self.reward_model is not None:
@@ -61,9 +72,9 @@ class ExternallyJudgedStage(JudgedStage):
             if isinstance(self.reward_model, nn.Module):
                 self.reward_model.to(device).eval()
             return RewardModelJudge(self.reward_model, device=device)
-        if isinstance(self.reward, str):
-            return FunctionJudge(load_reward_function(self.reward, base=run.env.base))
-        return FunctionJudge(self.reward)
+        named = isinstance(self.reward, str)
+        function = load_reward_function(self.reward, base=run.env.base) if named else self.reward
+        return FunctionJudge(function, timeout_seconds=self.reward_timeout_seconds)
 
     def _load(self, source: str, env: Environment) -> TextRewardJudge:
         beside = (env.base or Path()) / source

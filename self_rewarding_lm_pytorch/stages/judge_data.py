@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from self_rewarding_lm_pytorch.data.files import write_json, write_text
+from self_rewarding_lm_pytorch.data.files import is_there, write_json, write_text
 from self_rewarding_lm_pytorch.data.judged import judged_row, read_judged
 from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text, read_rows
 from self_rewarding_lm_pytorch.data.store import ShardStore
@@ -90,7 +90,7 @@ class JudgeDataSettings(Settings):
 
         Raises DataError with the table of counts where no example is left.
         """
-        if (folder / counts_file).exists():
+        if is_there(folder / counts_file):
             return _stored(folder, counts_file)
         counts = JudgeDataCounts()
         entries = self._kept(env, folder, counts)
@@ -131,7 +131,7 @@ class JudgeDataSettings(Settings):
     def _kept(self, env: Environment, folder: Path, counts: JudgeDataCounts) -> list[JudgedPrompt]:
         """What to judge: read once, so that a resumed run goes on with it even if the source changed."""
         path = folder / WORK / "judged.json"
-        if not path.exists():
+        if not is_there(path):
             entries, held_out = self._read(env, counts)
             if held_out:
                 _write_rows(folder / HELD_OUT, map(judged_row, held_out))
@@ -227,7 +227,7 @@ def _stored(folder: Path, counts_file: str) -> JudgeData:
 
 def _read_held_out(folder: Path) -> list[JudgedPrompt]:
     path = folder / HELD_OUT
-    return read_judged(path).prompts if path.exists() else []
+    return read_judged(path).prompts if is_there(path) else []
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

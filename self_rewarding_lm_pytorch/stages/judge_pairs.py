@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch.data.files import is_there, write_json
 from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.meta import Comparison, comparisons, shown_judgments
-from self_rewarding_lm_pytorch.judges.pairwise import PairwiseJudge
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
 from self_rewarding_lm_pytorch.preferences.judgment_pairs import (
     Best,
@@ -23,8 +25,10 @@ from self_rewarding_lm_pytorch.preferences.judgment_pairs import (
     place_weights,
     thinned,
 )
+from self_rewarding_lm_pytorch.preferences.stored_pairs import StoredPairs
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import StageRun
+from self_rewarding_lm_pytorch.stages.judge_pair_table import WORDS, lines
 
 RESPONSES_PER_PAIR = 4
 """With a limit on judge pairs, the judgments of at most this many responses are compared for each."""
@@ -38,7 +42,6 @@ Place = tuple[int, int]  # a prompt's index and the visit's number
 class _Case:
     """A disputed response and what its judge was shown."""
 
-    shard: int
     judge_prompt: str
     disputed: Disputed
 
@@ -57,41 +60,44 @@ class JudgePairs:
     run: StageRun
     prompts: Sequence[Prompt]
     template: JudgeTemplate
-    judge: PairwiseJudge
+    judge: Judge
     rule: JudgePairRule
 
     @property
     def store(self) -> ShardStore:
         return _store(self.run)
 
-    def find(self) -> list[PreferencePair]:
+    def find(self) -> Sequence[PreferencePair]:
         """The pairs, in the order in which their prompts were visited; their scores are Elo ratings."""
-        if not (self.store.folder / _COUNTS).exists():
-            cases, visited = self._cases()
-            for shard in range(self._num_shards):
-                self._compare(shard, [case for case in cases if case.shard == shard])
-            self._pair_up(cases, visited)
+        if not is_there(self.store.folder / _COUNTS):
+            for shard, cases in enumerate(self._cases(Counter())):
+                self._compare(shard, cases)
+            self._pair_up()
         counts, _ = judge_pair_figures(self.run)
-        self.run.env.reporter.lines(_lines(counts))
+        self.run.env.reporter.lines(lines(counts))
         if not counts["judge_pairs"]:
             self.run.env.reporter.warn(
                 "no judge pair came out of this stage, so its judge is not trained; the table above says "
                 "where they were lost"
             )
-        return self.store.read_all(PreferencePair)
+        return StoredPairs.of(self.store)
 
     @property
     def _num_shards(self) -> int:
         return self.run.store.num_shards(Judgment)
 
-    def _cases(self) -> tuple[list[_Case], Counter[str]]:
-        """The most disputed response of each visit; once, where a visit takes up another's candidates."""
-        rule, counts = self.rule, Counter[str]()
+    def _cases(self, counts: Counter[str]) -> Iterator[list[_Case]]:
+        """Of each shard, the most disputed response of each visit; once, where a visit takes up another's.
+
+        What was shown is remembered by its hash, so that of the texts one shard is held at a time; they are
+        gone through once for each question that is asked about all of them.
+        """
+        rule = self.rule
         limit = None if rule.num_pairs is None else RESPONSES_PER_PAIR * rule.num_pairs
         texts = {prompt.index: prompt.text for prompt in self.prompts}
-        seen: set[tuple[str, tuple[str, ...]]] = set()
-        cases: list[_Case] = []
+        seen: set[bytes] = set()
         for shard in range(self._num_shards):
+            cases: list[_Case] = []
             for place, candidates, judgments in self._visits(shard):
                 counts["judge_visits"] += 1
                 disputed = most_disputed(judgments, rule.max_judgments)
@@ -100,13 +106,13 @@ class JudgePairs:
                     continue
                 response = candidates[disputed.judgment.candidate_index].text
                 shown = self.template.render(texts[place[0]], response).text
-                known = (shown, tuple(vote.text for vote in disputed.votes))
-                if known in seen or (limit is not None and len(cases) >= limit):
+                known = _digest([shown, *(vote.text for vote in disputed.votes)])
+                if known in seen or (limit is not None and len(seen) >= limit):
                     counts["judge_repeated" if known in seen else "judge_not_needed"] += 1
                     continue
                 seen.add(known)
-                cases.append(_Case(shard, shown, disputed))
-        return cases, counts
+                cases.append(_Case(shown, disputed))
+            yield cases
 
     def _visits(self, shard: int) -> Iterator[tuple[Place, dict[int, Candidate], list[Judgment]]]:
         candidates: dict[Place, dict[int, Candidate]] = defaultdict(dict)
@@ -132,34 +138,50 @@ class JudgePairs:
             judged = self.judge.judge(shown, on_progress=lambda done, _: phase.advance(done // 2))
         self.store.write(Judgment, shard, judged, {"seconds": time.monotonic() - started})
 
-    def _pair_up(self, cases: Sequence[_Case], counts: Counter[str]) -> None:
-        compared: dict[Place, list[Comparison]] = {}
-        for shard in range(self._num_shards):
-            for place, judged in _per_visit(self.store.read(Judgment, shard)).items():
-                compared[place] = list(comparisons(judged))
-        every = [each for own in compared.values() for each in own]
-        weights = place_weights(every)
-        found: list[tuple[_Case, Best, PreferencePair]] = []
-        for case in cases:
-            made, reason = self._pair(case, compared[case.place], weights)
-            if made is None:
-                counts[reason] += 1
-            else:
-                found.append((case, *made))
-        classes = [int(best.chosen.score or 0) for _, best, _ in found]
-        kept = [found[place] for place in thinned(classes, self.rule.max_share, self.rule.num_pairs)]
-        for shard in range(self._num_shards):
-            own = [pair for case, _, pair in kept if case.shard == shard]
-            self.store.write(PreferencePair, shard, own, {})
-        counts["judge_thinned"] = len(found) - len(kept)
+    def _compared(self, shard: int) -> dict[Place, list[Comparison]]:
+        judged = _per_visit(self.store.read(Judgment, shard))
+        return {place: list(comparisons(own)) for place, own in judged.items()}
+
+    def _pair_up(self) -> None:
+        """Weights first, over all comparisons; then which pairs there are; then those that are kept."""
+        counts = Counter[str]()
+        weights = place_weights(self._counted(counts))
+        classes = [int(best.chosen.score or 0) for own in self._pairs(weights, counts) for best, _ in own]
+        kept = set(thinned(classes, self.rule.max_share, self.rule.num_pairs))
+        higher: list[bool] = []
+        place = 0
+        for shard, own in enumerate(self._pairs(weights, Counter())):
+            chosen = [each for number, each in enumerate(own, place) if number in kept]
+            place += len(own)
+            higher += [is_higher for best, _ in chosen if (is_higher := _higher(best)) is not None]
+            self.store.write(PreferencePair, shard, [pair for _, pair in chosen], {})
+        counts["judge_thinned"] = len(classes) - len(kept)
         counts["judge_pairs"] = len(kept)
-        counts["judge_comparisons"] = sum(each.first_wins is not None for each in every)
-        counts["judge_unread"] = len(every) - counts["judge_comparisons"]
-        higher = [is_higher for _, best, _ in kept if (is_higher := _higher(best)) is not None]
         shares = {"judge_first_place_wins": weights.second} if counts["judge_comparisons"] else {}
         if higher:
             shares["judge_higher_chosen"] = sum(higher) / len(higher)
-        write_json(self.store.folder / _COUNTS, {**{name: float(counts[name]) for name in _WORDS}, **shares})
+        write_json(self.store.folder / _COUNTS, {**{name: float(counts[name]) for name in WORDS}, **shares})
+
+    def _counted(self, counts: Counter[str]) -> Iterator[Comparison]:
+        for shard in range(self._num_shards):
+            for each in chain.from_iterable(self._compared(shard).values()):
+                counts["judge_unread" if each.first_wins is None else "judge_comparisons"] += 1
+                yield each
+
+    def _pairs(
+        self, weights: PlaceWeights, counts: Counter[str]
+    ) -> Iterator[list[tuple[Best, PreferencePair]]]:
+        """Of each shard, before any is left out."""
+        for shard, cases in enumerate(self._cases(counts)):
+            compared = self._compared(shard)
+            found: list[tuple[Best, PreferencePair]] = []
+            for case in cases:
+                made, reason = self._pair(case, compared[case.place], weights)
+                if made is None:
+                    counts[reason] += 1
+                else:
+                    found.append(made)
+            yield found
 
     def _pair(
         self, case: _Case, compared: Sequence[Comparison], weights: PlaceWeights
@@ -203,6 +225,10 @@ def judge_pair_figures(run: StageRun) -> tuple[dict[str, float], float]:
     return counts, sum(float(note["seconds"]) for note in notes)
 
 
+def _digest(texts: Sequence[str]) -> bytes:
+    return hashlib.sha256(json.dumps(texts).encode()).digest()
+
+
 def _store(run: StageRun) -> ShardStore:
     return ShardStore(run.folder / "judge_pairs")
 
@@ -218,30 +244,3 @@ def _higher(best: Best) -> bool | None:
     """Whether the chosen judgment gives the higher score; None where both give the same."""
     chosen, rejected = best.chosen.score, best.rejected.score
     return None if chosen is None or rejected is None or chosen == rejected else chosen > rejected
-
-
-_WORDS = {
-    "judge_visits": "visits",
-    "judge_undisputed": "  no response with two different scores",
-    "judge_repeated": "  the same response and judgments again",
-    "judge_not_needed": "  more than asked for",
-    "judge_comparisons": "comparisons of judgments",
-    "judge_unread": "  not read: over the context",
-    "judge_pairs": "judge pairs",
-    "judge_ties": "  no pair: judgments rated the same",
-    "judge_unread_responses": "  no pair: no comparison was read",
-    "judge_too_long": "  no pair: judgment too long",
-    "judge_thinned": "  left out: too many of that score",
-}
-
-
-def _lines(counts: dict[str, float]) -> list[str]:
-    """The table in words."""
-    width = max(map(len, _WORDS.values()))
-    told = {name: words for name, words in _WORDS.items() if counts[name] or not words.startswith(" ")}
-    rows = [f"{words:<{width}}  {counts[name]:>9,.0f}" for name, words in told.items()]
-    if "judge_first_place_wins" in counts:
-        rows.append(f"the meta-judge prefers what stands first in {counts['judge_first_place_wins']:.1%}")
-    if "judge_higher_chosen" in counts:
-        rows.append(f"the chosen judgment gives the higher score in {counts['judge_higher_chosen']:.1%}")
-    return rows

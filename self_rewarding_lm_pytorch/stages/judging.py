@@ -15,6 +15,7 @@ from self_rewarding_lm_pytorch.judges.forcing import ScoreForcer
 from self_rewarding_lm_pytorch.judges.llm import LLMJudge
 from self_rewarding_lm_pytorch.judges.pairwise import LABELS, PairwiseJudge
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
+from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.stopping import VoteStop
 from self_rewarding_lm_pytorch.judges.template import (
     PAIRWISE,
@@ -220,10 +221,15 @@ class JudgeSettings(SamplingSettings):
         seed: tuple[int | str, ...],
         num_candidates: int = 2,
     ) -> Judge:
-        """The judge of one stage.
+        """The judge of one stage; on several processes each judges its part.
 
         budget: a sampled vote's tokens. num_candidates: of each visit; a pairwise judge compares so many.
         """
+        return split(self._own_judge(env, stage, budget, seed, num_candidates))
+
+    def _own_judge(
+        self, env: Environment, stage: str, budget: int, seed: tuple[int | str, ...], num_candidates: int
+    ) -> Judge:
         if self.server is not None:
             return served_judge(self, self.server, budget=budget, seed=seed, num_candidates=num_candidates)
         policy, codec = self.judge_model(env, stage)
@@ -232,7 +238,7 @@ class JudgeSettings(SamplingSettings):
         forcer = self._forcer(env, policy, codec)
         reserved = budget + (forcer.num_tokens if forcer is not None else 0)
         return LLMJudge(
-            env.generator(policy, codec),
+            env.own_generator(policy, codec),
             codec,
             self.judge_template(policy.max_length),
             self.parser(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.pairwise import LABELS, PairwiseJudge
+from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.template import META, JudgeTemplate, builtin_names, placeholders
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.judgment_pairs import JudgePairRule
@@ -184,10 +185,10 @@ class MetaRewardStage(SelfRewardStage):
             outcome.judge_seconds += seconds
         return outcome
 
-    def further_pairs(self, run: StageRun, prompts: list[Prompt]) -> list[PreferencePair]:
+    def further_pairs(self, run: StageRun, prompts: list[Prompt]) -> Sequence[PreferencePair]:
         """Judge pairs, kept below the stage's folder in judge_pairs/."""
         if not self.train_judge:
-            return []
+            return ()
         template = self.judge.judge_template(run.env.policy.max_length)
-        judge = self.meta.build(run.env, run.name)
+        judge = split(self.meta.build(run.env, run.name))
         return JudgePairs(run, prompts, template, judge, self.meta.rule()).find()

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from self_rewarding_lm_pytorch.data.items import preference_examples
-from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.search import VISITS_PER_PAIR, PairSearch
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.records import PairExample, Prompt
+from self_rewarding_lm_pytorch.records import PairExample, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.external_reward import ExternallyJudgedStage
@@ -20,11 +20,14 @@ from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.pairs import check_start, pair_term, replay_terms
 from self_rewarding_lm_pytorch.stages.prompts import kept_prompts
 from self_rewarding_lm_pytorch.stages.references import live_reference
+from self_rewarding_lm_pytorch.stages.resuming import training_states
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
 from self_rewarding_lm_pytorch.stages.training import run_training
 from self_rewarding_lm_pytorch.training.batching import steps_per_epoch
 from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.objectives import FreshTerm
+from self_rewarding_lm_pytorch.training.parts import Part, Resumable
+from self_rewarding_lm_pytorch.training.reference import MovingReference
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
 
@@ -85,9 +88,15 @@ class OnlineStage(ExternallyJudgedStage):
         search = self.search(run, prompts, num_pairs=None, shard_size=block, reporter=Reporter(quiet=True))
         fresh = _FreshPairs(run, search, settings, self.sample_every)
         terms = [fresh.term, *replay_terms(run, replay, settings)]
-        hooks = Hooks(before_step=fresh.before_step, after_step=fresh.reference.update)
+        parts: dict[str, Resumable] = {"fresh": fresh}
+        if isinstance(fresh.reference, MovingReference):
+            parts["reference"] = fresh.reference
+        hooks = Hooks(before_step=fresh.before_step, after_step=fresh.reference.update, parts=parts)
+        states = training_states(run, "train", len(prompts), num_steps)
         try:
-            outcome = run_training(run, terms, settings, hooks=hooks, early_stopper=self.early_stopper)
+            outcome = run_training(
+                run, terms, settings, hooks=hooks, early_stopper=self.early_stopper, states=states
+            )
         finally:
             search.write_skipped()
         run.env.reporter.lines(search.work.counts.lines())
@@ -110,16 +119,19 @@ class _FreshPairs:
         self._settings = settings
         self._every = every
         self._is_short = False
+        self._num_blocks = 0  # begun
         self.seconds = 0.0  # spent in `before_step`
 
     def before_step(self, step: int) -> bool:
         """Samples and judges anew where a block begins; False where no two answers differ any more."""
         if step % self._every:
             return True
-        left = (self._settings.num_steps or step + 1) - step
-        wanted = min(self._every, left) * self._settings.batch_size
+        with self._run.env.parallel.whole():
+            return self._sampled(step)
+
+    def _sampled(self, step: int) -> bool:
         started = time.monotonic()
-        self._pairs[:] = preference_examples(self._search.more(wanted))
+        wanted = self._begin_block()
         self.seconds += time.monotonic() - started
         self._search.check_found()
         if not self._pairs:
@@ -138,3 +150,29 @@ class _FreshPairs:
         if step == 0:
             check_start(self._run, self.term, self._settings)
         return True
+
+    def _begin_block(self) -> int:
+        """The next block's pairs; how many were asked for."""
+        step = self._num_blocks * self._every
+        left = (self._settings.num_steps or step + 1) - step
+        wanted = min(self._every, left) * self._settings.batch_size
+        self._pairs[:] = preference_examples(self._search.more(wanted))
+        self._num_blocks += 1
+        return wanted
+
+    def state(self) -> Part:
+        shards = self._run.store.num_shards(PreferencePair)
+        values = {"blocks": self._num_blocks, "shards": shards, "is_short": self._is_short}
+        return Part(values={**values, "seconds": self.seconds})
+
+    def resume(self, part: Part) -> None:
+        """Goes through the blocks again, from their shards alone: the policy of then is gone."""
+        stored, needed = self._run.store.num_shards(PreferencePair), part.values["shards"]
+        if stored < needed:
+            raise CheckpointError(
+                f"it was trained on the pairs of {needed} shards, but only the first {stored} are in "
+                f"{self._run.store.folder / 'pairs'}"
+            )
+        for _ in range(part.values["blocks"]):
+            self._begin_block()
+        self._is_short, self.seconds = part.values["is_short"], part.values["seconds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.records import PairExample
@@ -17,21 +18,32 @@ from self_rewarding_lm_pytorch.training.reference import (
     RefreshedReference,
     StoredReference,
 )
+from self_rewarding_lm_pytorch.training.reference_parts import ReferenceParts
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
 
-def reference_for(run: StageRun, pairs: Sequence[PairExample], settings: PreferenceSettings) -> Reference:
-    """For pairs that are all known: computed once and stored, unless the reference will move."""
+def reference_for(
+    run: StageRun, pairs: Sequence[PairExample], settings: PreferenceSettings, folder: Path
+) -> Reference:
+    """For pairs that are all known: computed once and stored in the folder, unless it will move."""
     if settings.reference in ("none", "ema", "refresh"):
         return live_reference(run, settings)
-    return stored_reference(run, pairs, settings)
+    return stored_reference(run, pairs, settings, folder)
 
 
 def stored_reference(
-    run: StageRun, pairs: Sequence[PairExample], settings: PreferenceSettings
+    run: StageRun,
+    pairs: Sequence[PairExample],
+    settings: PreferenceSettings,
+    folder: Path,
+    name: str = "reference",
 ) -> StoredReference:
-    """The reference as it is now."""
+    """The reference as it is now; what the folder holds under that name is not computed again."""
     policy = run.env.policy
+    parts = ReferenceParts(folder, len(pairs), run.env.reporter.warn, name)
+    known = parts.read_all()
+    if known is not None:
+        return StoredReference(*known)
     with run.env.reporter.phase("reference log-probs", len(pairs), "pairs") as phase:
         return StoredReference.of(
             _frozen(run, settings),
@@ -40,6 +52,7 @@ def stored_reference(
             max_tokens=tokens_at_once(settings.micro_batch_tokens, policy.device),
             ld_alpha=settings.ld_alpha,
             on_progress=phase.advance,
+            parts=parts,
         )
 
 

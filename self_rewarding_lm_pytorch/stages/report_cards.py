@@ -8,20 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.files import write_json
-from self_rewarding_lm_pytorch.errors import ConfigError, TrainingError
+from self_rewarding_lm_pytorch import interrupts, processes
+from self_rewarding_lm_pytorch.alarms import Alarm, StopRun
+from self_rewarding_lm_pytorch.data.files import is_there, write_json
+from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
+from self_rewarding_lm_pytorch.stages.alarm_log import AlarmLog
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
 from self_rewarding_lm_pytorch.stages.card_judge import card_of, reader_of
-from self_rewarding_lm_pytorch.stages.card_settings import Card, ReportCardSettings, card_value
+from self_rewarding_lm_pytorch.stages.card_settings import Card, GuardSettings, ReportCardSettings, card_value
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
+
+__all__ = ["FOLDER", "ReportCards", "StopRun", "around_stages", "stored_cards", "summary_rows"]
 
 FOLDER = "report_cards"
 START = "start"
-
-
-class StopRun(TrainingError):
-    """The guard of the report card ends a run: its judge has become worse than the plan allows."""
 
 
 class ReportCards:
@@ -59,11 +60,11 @@ class ReportCards:
     def take(self, number: int) -> None:
         """The card of the policy as it is: after stage `number`, or before the first where it is 0."""
         settings, env = self._settings, self._env
-        if settings is None or self._path(number).exists():
+        if settings is None or is_there(self._path(number)):
             return
         if number and getattr(self._stages[number - 1], "train", None) is None:
             return  # a stage that does not train leaves the judge as it was
-        if self._is_fixed and stored_cards(self._folder):
+        if self._is_fixed and self._taken():
             env.reporter.say_once("  report card: another model judges, so one card of it is enough")
             return
         source = self._source(number)
@@ -71,16 +72,17 @@ class ReportCards:
             env.reporter.say(f"  report card: none yet, stage {settings.stage!r} has not held anything out")
             return
         card = self._card(number, self._given if source is settings.data else self._judged(source))
-        before = [old for old in stored_cards(self._folder) if old["number"] < number]
+        before = [old for old in self._taken() if old["number"] < number]
         write_json(self._path(number), card)
         self._say(card, before[-1] if before else None)
+        interrupts.unit_done()
 
     def guard(self, number: int) -> None:
         """Warns, or raises StopRun, where the card after stage `number` is too much worse."""
         guard = self._settings.guard if self._settings is not None else None
-        if guard is None or not self._path(number).exists():
+        if guard is None or not is_there(self._path(number)):
             return
-        cards = [card for card in stored_cards(self._folder) if card["number"] <= number]
+        cards = [card for card in self._taken() if card["number"] <= number]
         name = self._name(number)
         if card_value(cards[-1], guard.metric) is None:
             self._env.reporter.say_once(f"  report card: {guard.metric} cannot be told on these data")
@@ -89,6 +91,7 @@ class ReportCards:
             return
         said = f"report card: {fault}. Pairs that this judge makes are worth less: "
         advice = "mix judge data into the stage's training, train less, or take another judge"
+        self._record(number, guard, card_value(cards[-1], guard.metric), said + advice)
         if guard.then == "warn":
             self._env.reporter.warn(said + advice)
             return
@@ -97,6 +100,17 @@ class ReportCards:
             "To go on from here, change the guard and run it again, for example with "
             "--set report_card.guard.then=warn; or change the plan and begin anew with --fresh."
         )
+
+    def _record(self, number: int, guard: GuardSettings, value: float | None, text: str) -> None:
+        """A line of alarms.jsonl."""
+        is_low = guard.min is not None and value is not None and value < guard.min
+        bound = guard.min if is_low else guard.max_fall
+        stage = self._path(number).stem
+        alarm = Alarm("judge_agreement", stage, "stage", number, value, bound, guard.then, f"{text}.")
+        AlarmLog(self._folder).record(alarm)
+
+    def _taken(self) -> list[Card]:
+        return processes.agreed(stored_cards(self._folder))
 
     @cached_property
     def _judge(self) -> JudgeSettings:
@@ -130,7 +144,7 @@ class ReportCards:
             return self._settings.data
         number = [stage.name for stage in self._stages].index(self._settings.stage) + 1
         file = self._folder / "stages" / f"{number:02d}-{self._settings.stage}" / "held-out.jsonl"
-        return file.resolve() if number <= after and file.exists() else None
+        return file.resolve() if number <= after and is_there(file) else None
 
     def _judged(self, source: Any) -> list[JudgedPrompt]:
         from self_rewarding_lm_pytorch.data.judged import judged_prompts

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr
 
-from self_rewarding_lm_pytorch.data.items import check_files, preference_examples, supervised_examples
+from self_rewarding_lm_pytorch.data.items import check_files, each_example
+from self_rewarding_lm_pytorch.data.lazy import Joined
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
@@ -22,6 +23,7 @@ from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
+from self_rewarding_lm_pytorch.stages.pair_items import pair_items
 from self_rewarding_lm_pytorch.stages.pairing import PairingSettings
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.prompts import kept_prompts, made_by, read_prompts
@@ -56,7 +58,7 @@ class JudgedStage(StageConfig):
     def check(self, env: Environment) -> None:
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
-        check_files(supervised_examples, self.replay, env.policy, env.codec, base=env.base)
+        check_files(each_example, self.replay, env.policy, env.codec, base=env.base)
         if made_by(self.prompts) not in (None, *env.checkpoints):
             return  # prompts that are yet to be written are looked at when the stage begins
         self.told_budgets(env, self.read_prompts(env))
@@ -113,6 +115,7 @@ class JudgedStage(StageConfig):
             seed=run.seed,
             reporter=reporter,
             recycle=self.pairing.recycle,
+            watcher=run.watch,
         )
 
     def read_replay(self, run: StageRun) -> Sequence[Example]:
@@ -180,12 +183,12 @@ class RewardedStage(JudgedStage):
         replay = self.read_replay(run)
         pairs, work = self.find_pairs(run, prompts)
         certain = self.certainties(run, prompts, pairs)
-        further = self.further_pairs(run, prompts)
+        items = pair_items(run, "pairs", Joined(pairs, self.further_pairs(run, prompts)), certain)
         if self.start_from is not None:
             run.env.return_to(self.start_from)
         outcome = train_on_pairs(
             run,
-            preference_examples([*pairs, *further], [*certain, *(1.0 for _ in further)]),
+            items,
             self.train,
             replay=replay,
             early_stopper=self.early_stopper,
@@ -193,7 +196,7 @@ class RewardedStage(JudgedStage):
         outcome.add(work)
         return outcome
 
-    def find_pairs(self, run: StageRun, prompts: list[Prompt]) -> tuple[list[PreferencePair], Work]:
+    def find_pairs(self, run: StageRun, prompts: list[Prompt]) -> tuple[Sequence[PreferencePair], Work]:
         """Own samples' pairs, stored, and what the search for them came to."""
         if self.temporal is not None:
             return TemporalPairs(self, self.temporal, run, prompts).find()
@@ -208,10 +211,10 @@ class RewardedStage(JudgedStage):
 
     def certainties(
         self, run: StageRun, prompts: list[Prompt], pairs: Sequence[PreferencePair]
-    ) -> list[float]:
-        """How far each pair's label is believed; here in full."""
-        return [1.0] * len(pairs)
+    ) -> Sequence[float]:
+        """How far each pair's label is believed; here, with none, in full."""
+        return ()
 
-    def further_pairs(self, run: StageRun, prompts: list[Prompt]) -> list[PreferencePair]:
+    def further_pairs(self, run: StageRun, prompts: list[Prompt]) -> Sequence[PreferencePair]:
         """Pairs of another kind to train on beside those, made from what is stored; none here."""
-        return []
+        return ()

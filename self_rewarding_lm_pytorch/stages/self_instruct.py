@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import PrivateAttr
 
-from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch.data.files import is_there, write_json
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.generation.server import ServerSettings
 from self_rewarding_lm_pytorch.generation.server_client import ServerClient
@@ -100,7 +100,7 @@ class SelfInstructStage(StageConfig, PromptSettings):
     def _kept_source(self, run: StageRun) -> PromptSource:
         """What the stage began with: a resumed run goes on with it even if the files changed."""
         path: Path = run.folder / "items" / "source.json"
-        if not path.exists():
+        if not is_there(path):
             write_json(path, vars(self._read or self.source(run.env.base)))
         return PromptSource(**json.loads(path.read_text(encoding="utf-8")))
 

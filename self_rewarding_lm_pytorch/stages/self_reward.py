@@ -51,7 +51,7 @@ class SelfRewardStage(RewardedStage):
 
     def certainties(
         self, run: StageRun, prompts: list[Prompt], pairs: Sequence[PreferencePair]
-    ) -> list[float]:
+    ) -> Sequence[float]:
         if self.consistency is None:
             return super().certainties(run, prompts, pairs)
         past = past_run(run, self.consistency.past)

@@ -3,22 +3,24 @@ writes."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from self_rewarding_lm_pytorch.data.items import (
-    check_files,
-    keep_examples,
-    kept_examples,
-    supervised_examples,
-)
+from self_rewarding_lm_pytorch.data.files import is_there
+from self_rewarding_lm_pytorch.data.item_file import examples_in, write_examples
+from self_rewarding_lm_pytorch.data.items import check_files, each_example
+from self_rewarding_lm_pytorch.data.lazy import Joined
+from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.judge_data import JudgeDataSettings
 from self_rewarding_lm_pytorch.stages.training import run_training, supervised_term
 from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+
+Item = TypeVar("Item")
 
 
 class SupervisedSettings(TrainSettings):
@@ -60,18 +62,18 @@ class SFTStage(StageConfig):
     def check(self, env: Environment) -> None:
         super().check(env)
         for source in (self.data, self.valid_data):
-            check_files(supervised_examples, source, env.policy, env.codec, base=env.base)
+            check_files(each_example, source, env.policy, env.codec, base=env.base)
         if self.judge_data is not None:
             self.judge_data.check(env, self.name)
 
     def run(self, run: StageRun) -> StageOutcome:
-        examples = [] if self.data is None else read_examples(run, self.data, "data")
+        examples: Sequence[Example] = () if self.data is None else read_examples(run, self.data, "data")
         made = None
         if self.judge_data is not None:
             made = self.judge_data.make(run.env, run.name, run.folder, run.seed)
             run.env.reporter.lines(made.counts.lines())
             rows = [example.row() for example in made.examples]
-            examples = [*examples, *read_examples(run, rows, "judge-data")]
+            examples = Joined(examples, read_examples(run, rows, "judge-data"))
         if self.start_from is not None:
             run.env.return_to(self.start_from)
         outcome = self._train(run, examples)
@@ -81,7 +83,7 @@ class SFTStage(StageConfig):
             outcome.metrics.update(made.counts.metrics())
         return outcome
 
-    def _train(self, run: StageRun, examples: list[Example]) -> StageOutcome:
+    def _train(self, run: StageRun, examples: Sequence[Example]) -> StageOutcome:
         hooks = Hooks()
         if self.valid_data is not None:
             valid = read_examples(run, self.valid_data, "valid")
@@ -93,11 +95,16 @@ class SFTStage(StageConfig):
         )
 
 
-def read_examples(run: StageRun, source: Any, name: str) -> list[Example]:
-    """The source's items, read once per stage and kept with the run."""
-    path = run.folder / "items" / f"{name}.parquet"
-    if path.exists():
-        return kept_examples(path)
-    examples = supervised_examples(source, run.env.policy, run.env.codec, base=run.env.base)
-    keep_examples(path, examples)
-    return examples
+def not_empty(items: Sequence[Item], stage: str, name: str) -> Sequence[Item]:
+    """The items; DataError where there are none."""
+    if not len(items):
+        raise DataError(f"stage {stage!r}: {name} has no items, so there is nothing to train on; give some")
+    return items
+
+
+def read_examples(run: StageRun, source: Any, name: str) -> Sequence[Example]:
+    """The source's items, read once per stage and kept with the run, on disk until they are used."""
+    path = run.folder / "items" / f"{name}.arrow"
+    if not is_there(path):
+        write_examples(path, each_example(source, run.env.policy, run.env.codec, base=run.env.base))
+    return not_empty(examples_in(path), run.name, name)

@@ -108,6 +108,7 @@ class SPINStage(StageConfig):
                 self.settings(iteration),
                 valid=_numbered(held_out),
                 steps_folder=_steps_folder(iteration),
+                name=f"iteration-{iteration + 1}",
             )
             mixed += len(before)
             total.train_seconds += outcome.train_seconds
@@ -196,7 +197,9 @@ class SPINStage(StageConfig):
                     visits = [(prompt, 0) for prompt in usable[start : start + size]]
                     sampled = sampler.sample(visits, on_progress=lambda done, _: phase.advance(done))
                     store.write(Candidate, shard, [own for (own,) in sampled], {})
-                found += store.read(Candidate, shard)
+                answers = store.read(Candidate, shard)
+                run.watch.sampled(shard, answers)
+                found += answers
         return {candidate.prompt_index: candidate for candidate in found}
 
     def _limit(self, run: StageRun) -> int | None:

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from self_rewarding_lm_pytorch.data.files import write_folder
-from self_rewarding_lm_pytorch.data.items import preference_examples
+from self_rewarding_lm_pytorch.data.files import is_there, write_folder
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.anchored import AnchoredRule, MixedSampler
 from self_rewarding_lm_pytorch.preferences.candidates import Sampler
-from self_rewarding_lm_pytorch.preferences.remembered import RememberedJudge, RememberedSampler
+from self_rewarding_lm_pytorch.preferences.remembered import RememberedJudge, RememberedSampler, StoredVisits
 from self_rewarding_lm_pytorch.preferences.search import PairSearch
 from self_rewarding_lm_pytorch.preferences.shards import Work
 from self_rewarding_lm_pytorch.records import Candidate, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Settings, StageRun
+from self_rewarding_lm_pytorch.stages.pair_items import pair_items
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TemporalPairs:
         self._budgets = stage.told_budgets(run.env, prompts)
         self._names = {who: f"{run.name}, {who}" for who in ("present", "past", "future")}
 
-    def find(self) -> tuple[list[PreferencePair], Work]:
+    def find(self) -> tuple[Sequence[PreferencePair], Work]:
         """The pairs to train on, and what both searches came to; counts are the last one's."""
         run = self._run
         past = run.env.past_policy(self._settings.past)
@@ -76,7 +76,7 @@ class TemporalPairs:
 
     def _search(
         self, sampler: Sampler, judge: Judge, store: ShardStore, *, choose: Sequence[str]
-    ) -> tuple[list[PreferencePair], Work]:
+    ) -> tuple[Sequence[PreferencePair], Work]:
         stage, run = self._stage, self._run
         chosen_by = frozenset(self._names[who] for who in choose)
         search = PairSearch(
@@ -90,6 +90,7 @@ class TemporalPairs:
             seed=run.seed,
             reporter=run.env.reporter,
             recycle=stage.pairing.recycle,
+            watcher=run.watch,
         )
         return search.run(), search.work
 
@@ -97,7 +98,7 @@ class TemporalPairs:
         """The policy as training on these pairs would leave it; the policy itself stays as it is."""
         run, policy = self._run, self._run.env.policy
         folder = run.folder / "future"
-        if not folder.exists():
+        if not is_there(folder):
             run.env.reporter.say("  the temporary next model")
             present = {name: tensor.detach().clone() for name, tensor in policy.module.state_dict().items()}
             metrics = run.metrics.aside("future")
@@ -105,7 +106,7 @@ class TemporalPairs:
                 run.env.return_to(self._stage.start_from)
             train_on_pairs(
                 replace(run, metrics=metrics, name=self._names["future"]),
-                preference_examples(pairs),
+                pair_items(run, "future", pairs),
                 self._stage.train,
                 replay=self._stage.read_replay(run),
                 steps_folder="future-steps",
@@ -119,5 +120,10 @@ class TemporalPairs:
 
 def _tokens_of_both(before: ShardStore, after: ShardStore) -> int:
     """Tokens of the candidates that the second search took over from the first and counts again."""
-    known = {candidate.key for candidate in before.read_all(Candidate)}
-    return sum(len(candidate.ids) for candidate in after.read_all(Candidate) if candidate.key in known)
+    known = StoredVisits(before)
+    return sum(
+        len(candidate.ids)
+        for shard in range(after.num_shards(Candidate))
+        for candidate in after.read(Candidate, shard)
+        if known.judgment(candidate) is not None
+    )

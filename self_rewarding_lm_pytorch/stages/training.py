@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +14,14 @@ from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.stages.base import Environment, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.early_stopping import WinRateStopping, as_stopper
-from self_rewarding_lm_pytorch.training.batching import steps_per_epoch, tokens_at_once
+from self_rewarding_lm_pytorch.stages.resuming import Clock, finish, finished, training_states
+from self_rewarding_lm_pytorch.training.batching import tokens_at_once
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
-from self_rewarding_lm_pytorch.training.loop import Hooks, train
+from self_rewarding_lm_pytorch.training.loop import Hooks, planned_steps, train
 from self_rewarding_lm_pytorch.training.objectives import AnyTerm, SupervisedObjective, Term
 from self_rewarding_lm_pytorch.training.optimizer import half_precision_warning
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+from self_rewarding_lm_pytorch.training.state import TrainingStates
 
 Evaluate = Callable[[Any], Any]
 
@@ -47,24 +48,31 @@ def run_training(
     hooks: Hooks | None = None,
     early_stopper: Any = None,
     steps_folder: str = "steps",
+    states: TrainingStates | None = None,
+    clock: Clock | None = None,
 ) -> StageOutcome:
-    """The loop with its metrics file and its progress."""
-    hooks = hooks or Hooks()
-    main = terms[0]
-    num_steps = settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
+    """The loop with its metrics file, its progress and its states.
+
+    A training that has ended is not run again, and one that was cut off goes on, from `states`; where a stage
+    trains several times, it gives each its own. clock: what has run since the training began.
+    """
+    hooks, clock = hooks or Hooks(), clock or Clock()
+    num_steps = planned_steps(settings, terms[0])
+    hooks.states = states or training_states(run, "train", len(terms[0].items), num_steps)
+    if outcome := finished(run, hooks.states, hooks.parts):
+        return outcome
+    hooks.parts = {**hooks.parts, "log": run.metrics, "clock": clock}
     early_stopper = as_stopper(early_stopper)
     win_rates = early_stopper.evaluator(run) if isinstance(early_stopper, WinRateStopping) else None
     if early_stopper is not None:
         hooks.stopper = _stopper(win_rates or early_stopper, settings)
-    warning = half_precision_warning(run.env.policy.module)
-    if warning is not None:
-        run.env.reporter.warn(warning)
-    started = time.monotonic()
+    _begin(run, hooks.states)
     after_step = hooks.after_step
     with run.env.reporter.phase("training", num_steps, "steps") as phase:
 
         def on_log(step: int, steps: int, metrics: dict[str, float]) -> None:
             run.metrics.write(step, steps, metrics)
+            run.watch.logged(step, metrics, steps_folder)
             phase.note = f"loss {metrics['loss']:.3f}" if "loss" in metrics else phase.note
 
         def advanced(step: int) -> None:
@@ -73,9 +81,15 @@ def run_training(
             if win_rates is not None:
                 win_rates.step, win_rates.num_steps = step, num_steps
             if settings.checkpoint_every and step % settings.checkpoint_every == 0:
-                write_folder(run.folder / steps_folder / f"{step:06d}", run.env.policy.save)
+                with run.env.parallel.whole():
+                    write_folder(run.folder / steps_folder / f"{step:06d}", run.env.policy.save)
 
-        hooks.on_log, hooks.after_step = on_log, advanced
+        def on_bad_step(step: int, norm: float, rate: float, batch: Any) -> None:
+            run.watch.not_finite(step, "gradient", norm, rate=rate, batch=batch, training=steps_folder)
+
+        hooks.on_log, hooks.after_step, hooks.on_bad_step = on_log, advanced, on_bad_step
+        if hooks.states.step:
+            phase.advance(hooks.states.step)
         result = train(
             run.env.policy,
             terms,
@@ -83,6 +97,7 @@ def run_training(
             accelerator=run.env.accelerator,
             seed=run.seed,
             hooks=hooks,
+            parallel=run.env.parallel,
         )
     if result.stopped_early:
         run.env.reporter.say(
@@ -91,7 +106,19 @@ def run_training(
     metrics = {**result.metrics, "num_steps": float(result.num_steps)}
     metrics |= win_rates.metrics if win_rates is not None else {}
     metrics.pop("tokens_per_second", None)  # a summary is a function of the plan
-    return StageOutcome(train_seconds=time.monotonic() - started, metrics=metrics)
+    outcome = StageOutcome(train_seconds=clock.seconds, metrics=metrics)
+    finish(run, hooks.states, outcome, hooks.parts)
+    return outcome
+
+
+def _begin(run: StageRun, states: TrainingStates) -> None:
+    warning = half_precision_warning(run.env.policy.module)
+    if warning is not None:
+        run.env.reporter.warn(warning)
+    if states.step:
+        run.env.reporter.say(f"  training goes on after step {states.step:,}")
+    else:
+        run.metrics.begin(run.metrics.num_lines)
 
 
 def _stopper(source: Any, settings: TrainSettings) -> EarlyStopper:

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 
+# Another process may sample for hours while one waits; a process that ends is noticed at once all the same.
+_PATIENCE = timedelta(days=7)
+_SHARDING = (
+    "this library parts the weights itself (torch's fully_shard); leave that out, say sharding: full in the "
+    "plan, and start the processes with torchrun, or accelerate launch --multi_gpu"
+)
+
 
 def make_accelerator(arguments: Mapping[str, Any]) -> Accelerator:
-    """accelerate.Accelerator(**arguments). Raises ConfigError for arguments that cannot be used."""
+    """accelerate.Accelerator(**arguments), on as many processes as were started.
+
+    Raises ConfigError for arguments, or a launcher's settings, that cannot be used.
+    """
+    _check(arguments)
+    given = dict(arguments)
+    if torch.backends.mps.is_available() and "cpu" not in given:
+        given["cpu"] = True  # sampling draws in float64, which Apple's GPU has not
+    num_started = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_started > 1 and not torch.accelerator.is_available():
+        given.setdefault("cpu", True)  # without it accelerate runs each process as if it were alone
+    handlers = given.setdefault("kwargs_handlers", [])
+    if not any(isinstance(handler, InitProcessGroupKwargs) for handler in handlers):
+        given["kwargs_handlers"] = [*handlers, InitProcessGroupKwargs(timeout=_PATIENCE)]
+    try:
+        accelerator = Accelerator(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"accelerate: {dict(arguments)} cannot be used: {error}") from error
+    if accelerator.num_processes != num_started:
+        raise ConfigError(
+            f"{num_started} processes were started (WORLD_SIZE), but accelerate sees "
+            f"{accelerator.num_processes}, so each would do all the work and write over the others' files. "
+            f"Start the run without a launcher, or look at the plan's accelerate: {dict(arguments)}"
+        )
+    return accelerator
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
     if arguments.get("mixed_precision") == "fp16":
         raise ConfigError(
             "accelerate: mixed_precision fp16 needs scaled losses, which the loop does not do; use bf16, or "
@@ -23,10 +60,11 @@ def make_accelerator(arguments: Mapping[str, Any]) -> Accelerator:
             f"accelerate: log_with={arguments['log_with']!r} would log nothing: trackers are not connected "
             "yet. Every logged step is in metrics.jsonl of the run folder"
         )
-    given = dict(arguments)
-    if torch.backends.mps.is_available() and "cpu" not in given:
-        given["cpu"] = True  # sampling draws in float64, which Apple's GPU has not
-    try:
-        return Accelerator(**given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"accelerate: {dict(arguments)} cannot be used: {error}") from error
+    for name in ("fsdp_plugin", "deepspeed_plugin", "megatron_lm_plugin"):
+        if arguments.get(name) is not None:
+            raise ConfigError(f"accelerate: {name} would not be used: {_SHARDING}")
+    for variable in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise ConfigError(
+                f"the launcher asks for sharding ({variable}), which would not be used: {_SHARDING}"
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from self_rewarding_lm_pytorch.seeds import address
 
@@ -15,6 +17,9 @@ Item = TypeVar("Item")
 CPU_TOKENS = 1536
 """Tokens in one forward pass on a CPU: with more, what the backward pass needs leaves its caches."""
 DEVICE_TOKENS = 16_384
+
+PART = 4096
+"""Items that are held, sorted or read through at once, where there may be a million."""
 
 
 def tokens_at_once(wanted: int | None, device: torch.device) -> int:
@@ -30,10 +35,21 @@ def steps_per_epoch(num_items: int, batch_size: int) -> int:
 def step_indices(num_items: int, batch_size: int, step: int, *seed: int | str) -> list[int]:
     """The items of optimizer step `step` (from 0): each epoch is its own shuffle of all items."""
     epoch, within = divmod(step, steps_per_epoch(num_items, batch_size))
-    generator = torch.Generator().manual_seed(address("shuffle", *seed, epoch))
-    order = torch.randperm(num_items, generator=generator)
+    order = _shuffle(num_items, address("shuffle", *seed, epoch))
     found: list[int] = order[within * batch_size : (within + 1) * batch_size].tolist()
     return found
+
+
+@lru_cache(maxsize=8)  # of the epochs under way: the steps of an epoch share one
+def _shuffle(num_items: int, key: int) -> Tensor:
+    return torch.randperm(num_items, generator=torch.Generator().manual_seed(key))
+
+
+def bounded_parts(items: Sequence[Item], *, is_whole: bool = False) -> Iterator[list[Item]]:
+    """The items in their order, at most PART at once, or all of them where they are needed together."""
+    size = max(1, len(items)) if is_whole else PART
+    for start in range(0, len(items), size):
+        yield [items[place] for place in range(start, min(start + size, len(items)))]
 
 
 def micro_batches(items: Sequence[Item], size: int, max_tokens: int | None = None) -> list[list[Item]]:

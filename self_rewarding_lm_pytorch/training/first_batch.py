@@ -31,6 +31,7 @@ def check_first_batch(policy: Policy, term: Term[PairExample, PairBatch], seed: 
         for micro in term.micro_batches(term.batch(0, seed)):
             batch = objective.collate(micro).to(policy.device)
             pair = objective.pair_logprobs(logprobs, batch)
+            _check_finite(pair, batch)
             found, expected = (objective.preference_losses(x) for x in (pair, _at_reference(pair)))
             is_equal = (found - expected).abs() <= _RELATIVE * expected.abs()
             wrong = (~(is_equal | (_apart(pair) <= rounding))).nonzero()
@@ -45,6 +46,21 @@ def check_first_batch(policy: Policy, term: Term[PairExample, PairBatch], seed: 
                     "are the same model, as they are when training begins. Its chosen response has the "
                     f"log-prob {ours}, by the reference {theirs}. {_RANDOM if is_random else _OTHER}"
                 )
+
+
+def _check_finite(pair: PairLogProbs, batch: PairBatch) -> None:
+    for whose, sides in (
+        ("the model", (pair.chosen, pair.rejected)),
+        ("the reference", (pair.reference_chosen, pair.reference_rejected)),
+    ):
+        bad = (~torch.stack(sides).isfinite().all(dim=0)).nonzero()
+        if len(bad):
+            place = int(bad[0])
+            said = " and ".join(f"{float(side[place]):g}" for side in sides)
+            raise TrainingError(
+                f"the log-probs of pair {int(batch.index[place])} by {whose} are {said}: its logits are not "
+                "numbers, so nothing can be learned from them; look at its weights and its dtype"
+            )
 
 
 _RANDOM = (

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from self_rewarding_lm_pytorch.errors import TrainingError
+from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.interrupts import Interrupted
 from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.seeds import address
-from self_rewarding_lm_pytorch.training.batching import steps_per_epoch
+from self_rewarding_lm_pytorch.training.batching import bounded_parts, steps_per_epoch
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
-from self_rewarding_lm_pytorch.training.meter import Meter, Metrics
+from self_rewarding_lm_pytorch.training.meter import Metrics
 from self_rewarding_lm_pytorch.training.objectives import AnyTerm
-from self_rewarding_lm_pytorch.training.optimizer import learning_rate, make_optimizer, skip_if
+from self_rewarding_lm_pytorch.training.optimizer import learning_rate
+from self_rewarding_lm_pytorch.training.parallel import Parallel, Replicated
+from self_rewarding_lm_pytorch.training.parts import Part, Resumable
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+from self_rewarding_lm_pytorch.training.state import TrainingStates
+from self_rewarding_lm_pytorch.training.stepper import OnBadStep, Stepper
+from self_rewarding_lm_pytorch.training.trained import TrainedWeights
 
 
 @dataclass
@@ -30,6 +34,9 @@ class Hooks:
     after_step: Callable[[int], None] = lambda step: None  # gets it too
     stopper: EarlyStopper | None = None
     validation: AnyTerm | None = None
+    states: TrainingStates | None = None  # where it is saved as it goes, and gone on with
+    parts: dict[str, Resumable] = field(default_factory=dict)  # what else is then part of it
+    on_bad_step: OnBadStep = lambda step, norm, rate, batch: None  # the gradient is not finite
 
 
 @dataclass
@@ -40,6 +47,12 @@ class TrainResult:
     stopped_early: bool = False
     metrics: Metrics = field(default_factory=dict)  # last logged values
 
+    def state(self) -> Part:
+        return Part(values={"num_steps": self.num_steps, "metrics": self.metrics})
+
+    def resume(self, part: Part) -> None:
+        self.num_steps, self.metrics = part.values["num_steps"], part.values["metrics"]
+
 
 def train(
     policy: Policy,
@@ -49,47 +62,117 @@ def train(
     accelerator: Accelerator,
     seed: Sequence[int | str],
     hooks: Hooks | None = None,
+    parallel: Parallel | None = None,
 ) -> TrainResult:
     """Runs the optimizer steps of one stage; the first term sets how many.
 
     Each step takes a batch from every term, sums each term's loss over its micro-batches and divides
     by the term's count over the whole step, so that how the batch is split changes no gradient.
+    Where hooks.states holds a state, the policy must be as it was when the training began. parallel: how the
+    processes of a run share the work; it must be of this policy.
     """
-    hooks = hooks or Hooks()
-    main = terms[0]
-    num_steps = settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
-    result = TrainResult()
+    hooks, parallel = hooks or Hooks(), parallel or Replicated(policy)
+    trained = parallel.policy
+    recomputing = trained.recomputing(settings.gradient_checkpointing)
+    with trained.dropout(settings.dropout), recomputing, torch.random.fork_rng(), parallel.training():
+        stepper = Stepper(parallel, terms, settings, accelerator, seed, hooks.on_bad_step)
+        training = _Training(policy, parallel, settings, hooks, stepper, planned_steps(settings, terms[0]))
+        for step in range(training.begin(), training.num_steps):
+            if not training.prepare(step) or not training.step(step):
+                break
+        training.read_rest()
     if hooks.stopper:
-        hooks.stopper.begin(policy.module)
-    recomputing = policy.recomputing(settings.gradient_checkpointing)
-    with policy.dropout(settings.dropout), recomputing, torch.random.fork_rng():
-        stepper = _Stepper(policy, terms, settings, accelerator, seed)
-        for step in range(num_steps):
-            if not hooks.before_step(step):
-                break
-            stepper.run(step, learning_rate(settings, step, num_steps))
-            result.num_steps = step + 1
-            hooks.after_step(result.num_steps)
-            is_last = result.num_steps == num_steps
-            metrics: Metrics = {}
-            if _due(settings.log_every, result.num_steps, is_last):
-                metrics |= stepper.read_metrics(result.num_steps)
-            if hooks.validation and _due(settings.validate_every, result.num_steps, is_last):
-                metrics |= validation_metrics(policy, hooks.validation)
-            if metrics:
-                result.metrics |= metrics
-                hooks.on_log(result.num_steps, num_steps, metrics)
-            stopper = hooks.stopper
-            if stopper and _due(stopper.every, result.num_steps, is_last) and stopper.check(policy.module):
-                result.stopped_early = not is_last
-                break
-        if stepper.num_unread:  # it ended between two logged steps
-            result.metrics |= stepper.read_metrics(result.num_steps)
-            hooks.on_log(result.num_steps, num_steps, result.metrics)
-        if hooks.stopper:
-            hooks.stopper.restore(policy.module)
+        hooks.stopper.restore(policy.module)
     policy.module.eval()
-    return result
+    return training.result
+
+
+class _Training:
+    """What is done around the optimizer steps."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        parallel: Parallel,
+        settings: TrainSettings,
+        hooks: Hooks,
+        stepper: Stepper,
+        num_steps: int,
+    ) -> None:
+        self._policy = policy
+        self._parallel = parallel
+        self._settings = settings
+        self._hooks = hooks
+        self._stepper = stepper
+        self.num_steps = num_steps
+        self.result = TrainResult()
+
+    @property
+    def _parts(self) -> dict[str, Resumable]:
+        """All that is no function of the plan and the step, in the order in which it is taken up again."""
+        parts = {
+            "policy": TrainedWeights(self._parallel.policy.module),
+            **self._stepper.parts,
+            "result": self.result,
+        }
+        stopper = self._hooks.stopper
+        return {**parts, **self._hooks.parts, **({"stopper": stopper} if stopper else {})}
+
+    def begin(self) -> int:
+        """How many steps are finished: none, or those of the state that is gone on with."""
+        finished = self._hooks.states.resume(self._parts) if self._hooks.states else 0
+        if self._hooks.stopper and not finished:
+            with self._parallel.whole():
+                self._hooks.stopper.begin(self._policy.module)
+        return finished
+
+    def prepare(self, step: int) -> bool:
+        """What comes before step `step`; False where there is nothing to train on."""
+        try:
+            return self._hooks.before_step(step)
+        except Interrupted:  # between two stored shards, say
+            # On several processes a second signal may have come to this one alone, and saving takes them all.
+            if self._hooks.states and step and processes.world_size() == 1:
+                self._hooks.states.save(step, self._parts)
+            raise
+
+    def step(self, step: int) -> bool:
+        """One step and what is due after it; False where training is to stop."""
+        settings, hooks, done = self._settings, self._hooks, step + 1
+        self._stepper.run(step, learning_rate(settings, step, self.num_steps))
+        self.result.num_steps = done
+        hooks.after_step(done)
+        is_last = done == self.num_steps
+        metrics: Metrics = {}
+        if _due(settings.log_every, done, is_last):
+            metrics |= self._stepper.read_metrics(done)
+        if hooks.validation and _due(settings.validate_every, done, is_last):
+            with self._parallel.whole():
+                metrics |= validation_metrics(self._policy, hooks.validation)
+        if metrics:
+            self.result.metrics |= metrics
+            hooks.on_log(done, self.num_steps, metrics)
+        if hooks.stopper and _due(hooks.stopper.every, done, is_last) and self._is_to_stop(hooks.stopper):
+            self.result.stopped_early = not is_last
+            return False
+        if hooks.states and not is_last:
+            hooks.states.step_done(done, self._parts)
+        return True
+
+    def _is_to_stop(self, stopper: EarlyStopper) -> bool:
+        with self._parallel.whole():
+            return stopper.check(self._policy.module)
+
+    def read_rest(self) -> None:
+        """Where training ended between two logged steps."""
+        if self._stepper.num_unread:
+            self.result.metrics |= self._stepper.read_metrics(self.result.num_steps)
+            self._hooks.on_log(self.result.num_steps, self.num_steps, self.result.metrics)
+
+
+def planned_steps(settings: TrainSettings, main: AnyTerm) -> int:
+    """How many steps a training has, if nothing ends it before."""
+    return settings.num_steps or settings.epochs * steps_per_epoch(len(main.items), main.batch_size)
 
 
 def validation_metrics(policy: Policy, term: AnyTerm) -> Metrics:
@@ -97,92 +180,13 @@ def validation_metrics(policy: Policy, term: AnyTerm) -> Metrics:
     total, count = 0.0, 0.0
     logprobs = SequenceLogProbs(policy)
     with policy.evaluating():
-        for items in term.micro_batches(term.items):
-            batch = term.objective.collate(items).to(policy.device)
-            total += float(term.objective.loss(logprobs, batch)[0])
-            count += sum(term.objective.count(item) for item in items)
-    return {"valid_loss": total / count}
-
-
-class _Stepper:
-    """One optimizer step after the other; numbers stay on the device until they are read."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        terms: Sequence[AnyTerm],
-        settings: TrainSettings,
-        accelerator: Accelerator,
-        seed: Sequence[int | str],
-    ) -> None:
-        self._policy = policy
-        self._terms = terms
-        self._settings = settings
-        self._accelerator = accelerator
-        self._seed = tuple(seed)
-        self._optimizer = make_optimizer(policy.module, settings)
-        policy.module.zero_grad(set_to_none=True)  # the caller may have left gradients
-        self._model: Any = SequenceLogProbs(policy)
-        self._meter = Meter()
-
-    def run(self, step: int, rate: float) -> None:
-        torch.manual_seed(address("dropout", *self._seed, step))  # no generator state to save
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._policy.module.train()
-        for term in self._terms:
-            self._backward(term, step)
-        limit = self._settings.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._policy.module.parameters(), limit or torch.inf)
-        self._meter.end_step(rate, norm)
-        # A gradient that is not finite is never applied; where the optimizer cannot see to it, we wait.
-        if not skip_if(self._optimizer, ~norm.isfinite()):
-            self._check_gradients(step + 1)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-
-    def _backward(self, term: AnyTerm, step: int) -> None:
-        items = term.batch(step, self._seed)
-        count = sum(term.objective.count(item) for item in items)
-        if not count:
-            raise TrainingError(
-                f"the {len(items)} items of step {step + 1} hold no target token, so there is nothing to "
-                "train on; look for empty responses in the data"
-            )
-        for micro in term.micro_batches(items):
-            batch = term.objective.collate(micro).to(self._policy.device)
-            loss, sums = term.objective.loss(self._model, batch)
-            loss = loss * (term.weight / count)
-            # Accelerate divides by its own accumulation; ours is in `count` already.
-            self._accelerator.backward(loss * self._accelerator.gradient_accumulation_steps)
-            self._meter.add("loss", loss.detach(), 0.0)  # of all terms; divided by steps
-            for name, value in sums.items():
-                share = sum(term.objective.count(item) for item in micro)
-                self._meter.add(_metric_name(term, self._terms, name), value, share)
-        self._meter.tokens += sum(len(item) for item in items)
-
-    @property
-    def num_unread(self) -> int:
-        """Steps since the last reading."""
-        return self._meter.num_steps
-
-    def read_metrics(self, num_steps: int) -> Metrics:
-        """Means since the last reading; num_steps: finished steps."""
-        self._check_gradients(num_steps)
-        return self._meter.read()
-
-    def _check_gradients(self, num_steps: int) -> None:
-        bad = self._meter.bad_step()
-        if bad is not None:
-            raise TrainingError(
-                f"the gradient of step {num_steps - bad.since} is not finite ({bad.norm}), so the update "
-                f"would destroy the weights; lower the learning rate ({bad.rate:g}) or look at that "
-                "batch's data"
-            )
-
-
-def _metric_name(term: AnyTerm, terms: Sequence[AnyTerm], name: str) -> str:
-    return name if term is terms[0] else f"{term.name}_{name}"
+        for part in bounded_parts(term.items, is_whole=term.max_tokens is None):
+            for items in term.micro_batches(part)[processes.rank() :: processes.world_size()]:
+                batch = term.objective.collate(items).to(policy.device)
+                total += float(term.objective.loss(logprobs, batch)[0])
+                count += sum(term.objective.count(item) for item in items)
+    totals, counts = zip(*processes.gathered((total, count)), strict=True)
+    return {"valid_loss": sum(totals) / sum(counts)}
 
 
 def _due(every: int | None, step: int, is_last: bool) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.files import write_text
+from self_rewarding_lm_pytorch.training.parts import Part
 
 
 def significant(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -16,32 +19,68 @@ def significant(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 class MetricsLog:
-    """Appends lines of one stage; what an interrupted attempt at the stage wrote is taken out first."""
+    """Appends lines of one stage; what an interrupted attempt wrote after its last state is taken out."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._path = path
         self._stage = stage
+        self.num_lines = 0  # of the stage: written by this log, or kept by `begin`
 
     def aside(self, name: str) -> MetricsLog:
-        """A log of another training that the stage needs; it begins anew."""
-        log = MetricsLog(self._path, f"{self._stage}/{name}")
-        log.begin()
-        return log
+        """A log of another training that the stage needs."""
+        return MetricsLog(self._path, f"{self._stage}/{name}")
 
-    def begin(self) -> None:
+    def begin(self, num_lines: int | None = None) -> None:
+        """Keeps the stage's first num_lines lines, as many as its training had when it was saved; None: all.
+
+        Half a line, from a run that was cut off while writing it, is dropped in any case.
+        """
+        if num_lines is not None:
+            self.num_lines = num_lines
+        text = processes.on_main(lambda: self._without_later(num_lines))
+        if text is not None:
+            write_text(self._path, text)
+
+    def _without_later(self, num_lines: int | None) -> str | None:
+        """The file as it should be, or None where it is so."""
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if not _is_of(line, self._stage)]
-        if len(kept) != len(lines):
-            write_text(self._path, "".join(f"{line}\n" for line in kept))
+        kept: list[str] = []
+        own = 0
+        for line in lines:
+            stage = _stage_of(line)
+            own += stage == self._stage
+            is_later = stage == self._stage and num_lines is not None and own > num_lines
+            if stage is not None and not is_later:
+                kept.append(line)
+        return None if len(kept) == len(lines) else "".join(f"{line}\n" for line in kept)
 
     def write(self, step: int, num_steps: int, metrics: dict[str, float]) -> None:
         head = {"stage": self._stage, "step": step, "num_steps": num_steps, "time": round(time.time(), 3)}
+        line = json.dumps({**head, **significant(metrics)}) + "\n"
+        processes.on_main(lambda: self._append(line))
+        self.num_lines += 1
+
+    def _append(self, line: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**head, **significant(metrics)}) + "\n")
+            file.write(line)
+
+    def state(self) -> Part:
+        """How many lines the stage has; they are on disk before the state that says so."""
+        processes.on_main(self._sync)
+        return Part(values={"num_lines": self.num_lines})
+
+    def _sync(self) -> None:
+        if self._path.exists():
+            with self._path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def resume(self, part: Part) -> None:
+        self.begin(part.values["num_lines"])
 
 
-def _is_of(line: str, stage: str) -> bool:
+def _stage_of(line: str) -> str | None:
+    """The stage that a line is of; None where it is not whole."""
     try:
-        return bool(json.loads(line).get("stage") == stage)
-    except json.JSONDecodeError:
-        return True  # half a line, from a run that was cut off while writing
+        return str(json.loads(line)["stage"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -10,11 +10,15 @@ import torch
 from ema_pytorch import EMA
 from torch import Tensor
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.collate import collate_pairs
 from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs, side_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import PairBatch, PairExample
-from self_rewarding_lm_pytorch.training.batching import micro_batches
+from self_rewarding_lm_pytorch.training.batching import bounded_parts, micro_batches
+from self_rewarding_lm_pytorch.training.parts import Part
+from self_rewarding_lm_pytorch.training.reference_parts import ReferenceParts
+from self_rewarding_lm_pytorch.training.trained import TrainedWeights
 
 
 class Reference(Protocol):
@@ -64,15 +68,34 @@ class StoredReference(FrozenReference):
         max_tokens: int | None = None,
         ld_alpha: float = 1.0,
         on_progress: Callable[[int], None] = lambda done: None,
+        parts: ReferenceParts | None = None,
     ) -> StoredReference:
-        """What a live reference says now; the pairs' indices are 0..n-1."""
-        chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
-        policy = reference.policy
-        for micro in micro_batches(pairs, micro_batch_size, max_tokens):
-            batch = collate_pairs(micro, fork_width=policy.fork_width, ld_alpha=ld_alpha).to(policy.device)
-            chosen[batch.index], rejected[batch.index] = (side.float().cpu() for side in reference(batch))
-            on_progress(len(micro))
-        return cls(chosen, rejected)
+        """What a live reference says now; pair i of all has the index i.
+
+        PART pairs are read at a time, and kept in `parts`; those that are there already are not asked again.
+        """
+        sides = torch.zeros(2, len(pairs))
+        policy, start = reference.policy, 0
+        for number, part in enumerate(bounded_parts(pairs)):
+            own = slice(start, start + len(part))
+            start += len(part)
+            known = None if parts is None else parts.read(number)
+            if known is not None:
+                sides[:, own] = known
+                on_progress(len(part))
+                continue
+            micros = micro_batches(part, micro_batch_size, max_tokens)
+            found: list[tuple[Tensor, Tensor]] = []
+            for micro in micros[processes.rank() :: processes.world_size()]:
+                batch = collate_pairs(micro, fork_width=policy.fork_width, ld_alpha=ld_alpha)
+                batch = batch.to(policy.device)
+                found.append((batch.index, torch.stack([side.float().cpu() for side in reference(batch)])))
+                on_progress(len(micro))
+            for index, values in (entry for others in processes.gathered(found) for entry in others):
+                sides[:, index] = values
+            if parts is not None:
+                parts.write(number, sides[:, own])
+        return cls(*sides)
 
 
 class LiveReference(FrozenReference):
@@ -94,18 +117,31 @@ class AdapterOffReference(LiveReference):
             return super().__call__(batch)
 
 
-class EMAReference(LiveReference):
+class MovingReference(LiveReference):
+    """A model of its own that follows the policy, and is part of a training's state."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.copy())
+        self._online = policy.module
+
+    def state(self) -> Part:
+        return TrainedWeights(self.policy.module, of=self._online).state()
+
+    def resume(self, part: Part) -> None:
+        TrainedWeights(self.policy.module, of=self._online).resume(part)
+
+
+class EMAReference(MovingReference):
     """A reference that follows the policy: after each step r <- decay r + (1 - decay) p."""
 
     def __init__(self, policy: Policy, decay: float) -> None:
-        super().__init__(policy.copy())
+        super().__init__(policy)
         self._ema = EMA(
             policy.module,
             ema_model=self.policy.module,
             beta=decay,
             include_online_model=False,
         )
-        self._online = policy.module
         self._decay = decay
 
     def update(self, step: int = 0) -> None:
@@ -113,12 +149,11 @@ class EMAReference(LiveReference):
         self._ema.update_moving_average(self.policy.module, self._online, self._decay)
 
 
-class RefreshedReference(LiveReference):
+class RefreshedReference(MovingReference):
     """A reference that becomes the policy every so many steps (TR-DPO's hard update, 2404.09656)."""
 
     def __init__(self, policy: Policy, every: int) -> None:
-        super().__init__(policy.copy())
-        self._online = policy.module
+        super().__init__(policy)
         self._every = every
 
     def update(self, step: int) -> None:

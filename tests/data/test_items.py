@@ -11,9 +11,8 @@ import torch
 
 from self_rewarding_lm_pytorch.data.items import (
     check_files,
+    each_example,
     given_pairs,
-    keep_examples,
-    kept_examples,
     preference_examples,
     supervised_examples,
 )
@@ -125,22 +124,14 @@ def test_stored_pairs_train_on_the_ids_that_were_sampled() -> None:
     assert example.margin == 2.5
 
 
-def test_what_is_kept_comes_back_equal(tmp_path: Path) -> None:
-    examples = supervised_examples([(torch.arange(1, 6), 2), (torch.arange(3, 6), 0)], PLAIN, None)
-    keep_examples(tmp_path / "deep" / "x.parquet", examples)
-    back = kept_examples(tmp_path / "deep" / "x.parquet")
-    assert [shown(example) for example in back] == [shown(example) for example in examples]
-    assert {example.ids.dtype for example in back} == {torch.int64}
-
-
 def test_files_are_read_through_before_training_and_memory_is_left_for_later(tmp_path: Path) -> None:
     def untouched() -> Any:
         raise AssertionError("an iterator can be read only once")
         yield
 
-    check_files(supervised_examples, untouched(), PLAIN, CODEC)
-    check_files(supervised_examples, None, PLAIN, CODEC)
+    check_files(each_example, untouched(), PLAIN, CODEC)
+    check_files(each_example, None, PLAIN, CODEC)
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "a", "response": ""}))
     with pytest.raises(DataError, match="empty response"):
-        check_files(supervised_examples, "rows.jsonl", PLAIN, CODEC, base=tmp_path)
+        check_files(each_example, "rows.jsonl", PLAIN, CODEC, base=tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from self_rewarding_lm_pytorch import run
-from self_rewarding_lm_pytorch.data.items import kept_examples
+from self_rewarding_lm_pytorch.data.item_file import examples_in
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.judges.function import load_reward_function
 from self_rewarding_lm_pytorch.models.load import load_policy
@@ -339,7 +339,7 @@ def test_a_chat_model_is_trained_on_responses_with_exactly_one_turn_end(
     assert summary["status"] == "completed"
     tokenizer = chat_tokenizer()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    examples = kept_examples(folder / "stages" / "01-sft" / "items" / "data.parquet")
+    examples = examples_in(folder / "stages" / "01-sft" / "items" / "data.arrow")
     assert len(examples) == len(CHAT_ROWS)
     for example, row in zip(examples, CHAT_ROWS, strict=True):
         targets = example.ids[example.is_target].tolist()
@@ -350,7 +350,7 @@ def test_a_chat_model_is_trained_on_responses_with_exactly_one_turn_end(
 def test_a_chat_models_prompts_are_rendered_with_its_template(chat_run: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = chat_run
     tokenizer = chat_tokenizer()
-    examples = kept_examples(folder / "stages" / "01-sft" / "items" / "data.parquet")
+    examples = examples_in(folder / "stages" / "01-sft" / "items" / "data.arrow")
     trained = [tokenizer.decode(example.ids[~example.is_target]) for example in examples]
     pairs = ShardStore(folder / "stages" / "02-self_reward").read_all(PreferencePair)
     sampled = [tokenizer.decode(pair.prompt_ids) for pair in pairs]

@@ -241,7 +241,7 @@ def files(folder: Path) -> dict[str, list[Any]]:
 def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Cut off behind one file or another: answers, scores and pairs of a shard, in this order."""
     whole = search(tmp_path / "whole", rarer, recycle=4, num_pairs=4)
-    expected = whole.run()
+    expected = list(whole.run())
     kinds = (Candidate, Judgment, PreferencePair)
     shards = ShardStore(tmp_path / "whole").num_shards(PreferencePair)
     assert max(pair.visit for pair in expected) > 3, "a pair comes of recycling"
@@ -253,7 +253,7 @@ def test_a_search_cut_off_anywhere_ends_as_if_it_had_not_been(tmp_path: Path) ->
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(source.path(kind, number // 3).read_bytes())
         again = search(folder, rarer, recycle=4, num_pairs=4)
-        assert again.run() == expected
+        assert list(again.run()) == expected
         assert files(folder) == files(tmp_path / "whole")
         assert again.work.counts == whole.work.counts
         assert again.work.tokens_generated == whole.work.tokens_generated
@@ -270,18 +270,18 @@ def test_a_cut_in_a_recycled_shard_judges_nothing_again(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return rare(prompts, responses)
 
-    expected = search(tmp_path / "whole", rare, recycle=3).run()
+    expected = list(search(tmp_path / "whole", rare, recycle=3).run())
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "cut", broken, recycle=3).run()
-    assert search(tmp_path / "cut", broken, recycle=3).run() == expected
+    assert list(search(tmp_path / "cut", broken, recycle=3).run()) == expected
     assert calls[4] == calls[5], "what was cut off"
     assert all(len(one) <= 2 * NUM for one in calls)
     assert not any(one == other for place, (one, other) in enumerate(pairwise(calls)) if place != 4)
 
 
 def test_shards_of_another_size_find_the_same(tmp_path: Path) -> None:
-    small = search(tmp_path / "small", rare, recycle=3, shard_size=1).run()
-    large = search(tmp_path / "large", rare, recycle=3, shard_size=64).run()
+    small = list(search(tmp_path / "small", rare, recycle=3, shard_size=1).run())
+    large = list(search(tmp_path / "large", rare, recycle=3, shard_size=64).run())
     assert small == large
 
 

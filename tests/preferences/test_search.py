@@ -179,7 +179,7 @@ def test_every_way_to_lose_a_visit_is_counted_apart(tmp_path: Path) -> None:
 
 def test_a_search_goes_on_with_what_is_stored(tmp_path: Path) -> None:
     whole = search(tmp_path / "whole", by_place, num_pairs=10)
-    expected = whole.run()
+    expected = list(whole.run())
     calls: list[int] = []
 
     def broken(prompts: list[str], responses: list[str]) -> list[float]:
@@ -191,7 +191,7 @@ def test_a_search_goes_on_with_what_is_stored(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "cut", broken, num_pairs=10).run()
     again = search(tmp_path / "cut", broken, num_pairs=10)
-    assert again.run() == expected
+    assert list(again.run()) == expected
     assert calls == [8, 8, 4, 4], "only the shard that was cut off is judged again"
     assert again.work.counts == whole.work.counts
     assert again.work.tokens_generated == whole.work.tokens_generated > 0

@@ -25,7 +25,7 @@ from self_rewarding_lm_pytorch import (
     create_mock_dataset,
     load_checkpoint,
 )
-from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError, JudgeError
 from tests.helpers import Script
 from tests.published.worlds import (
     CPU,
@@ -143,7 +143,7 @@ def test_an_unfinished_run_is_continued_to_the_weights_of_an_uninterrupted_one(
 
     whole = run(tiny(), configs(FailsAt(0)), tmp_path / "whole")
     reward, folder = FailsAt(call), tmp_path / "cut"
-    with pytest.raises(RuntimeError, match="away"):
+    with pytest.raises(JudgeError, match="away"):
         trainer(tiny(), configs(reward), folder)()
     assert names(folder) == ["1.sft.safetensors"]
     before = (folder / "1.sft.safetensors").stat().st_mtime_ns
@@ -201,7 +201,7 @@ def test_overwriting_starts_afresh_from_the_models_own_weights(tmp_path: Path) -
 
 
 def test_a_run_of_another_plan_is_not_mixed_with_this_one(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(JudgeError):
         trainer(tiny(), [external(FailsAt(1))], tmp_path)()
     with pytest.raises(ConfigError, match="another plan"):
         trainer(tiny(), [external(FailsAt(0), max_seq_len=7)], tmp_path)()

@@ -74,9 +74,9 @@ def test_judgments_that_rank_as_people_do_become_examples_and_the_rest_is_counte
 def test_data_and_judgments_are_trained_on_together_and_either_alone(tmp_path: Path) -> None:
     _, folder = stage_of(tmp_path / "both", {"num_prompts": 12}, data=ITEMS)
     parts = sorted(path.name for path in (folder / "items").iterdir())
-    assert parts == ["data.parquet", "judge-data.parquet"]
+    assert parts == ["data.arrow", "judge-data.arrow"]
     _, folder = stage_of(tmp_path / "alone", {"num_prompts": 12})
-    assert [path.name for path in (folder / "items").iterdir()] == ["judge-data.parquet"]
+    assert [path.name for path in (folder / "items").iterdir()] == ["judge-data.arrow"]
     with pytest.raises(ConfigError, match="data is missing: give data, judge_data, or both"):
         run({**plan(tmp_path / "none"), "stages": [{"kind": "sft"}]}, reporter=QUIET)
 

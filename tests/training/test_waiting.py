@@ -14,10 +14,12 @@ from self_rewarding_lm_pytorch.errors import TrainingError
 from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.training.loop import Hooks, _Stepper
+from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.objectives import PreferenceObjective, SupervisedObjective, Term
+from self_rewarding_lm_pytorch.training.parallel import Replicated
 from self_rewarding_lm_pytorch.training.reference import LiveReference, StoredReference
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+from self_rewarding_lm_pytorch.training.stepper import Stepper
 from tests.helpers import recurrent
 from tests.stages.worlds import MODELS
 from tests.training.worlds import examples, pairs, run, supervised, weights
@@ -82,7 +84,7 @@ _TRANSFORMERS_OWN = {"supervised": 2, "pairs side by side": 4, "long ends less":
 def test_a_step_waits_for_no_number(model: str, kind: str) -> None:
     policy = policy_for(MODELS[model]())
     term = terms_of(policy)[kind]
-    stepper = _Stepper(policy, [term], TrainSettings(), Accelerator(cpu=True), ("test",))
+    stepper = Stepper(Replicated(policy), [term], TrainSettings(), Accelerator(cpu=True), ("test",))
     with Waits() as waits:
         stepper.run(0, 1e-3)
     theirs = _TRANSFORMERS_OWN.get(kind, 0) if model == "hugging face" else 0

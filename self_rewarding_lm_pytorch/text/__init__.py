@@ -12,7 +12,25 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import DataError
-from self_rewarding_lm_pytorch.records import Example
+from self_rewarding_lm_pytorch.text.examples import (
+    example_from_item,
+    example_from_parts,
+    example_from_text,
+)
+from self_rewarding_lm_pytorch.text.ids import checked_ids, known_ids, shortened, unpadded_length
+
+__all__ = [
+    "Codec",
+    "FunctionCodec",
+    "HuggingFaceCodec",
+    "checked_ids",
+    "example_from_item",
+    "example_from_parts",
+    "example_from_text",
+    "known_ids",
+    "shortened",
+    "unpadded_length",
+]
 
 
 class Codec(Protocol):
@@ -46,6 +64,7 @@ class FunctionCodec:
     encode: str -> 1-D tensor or list of ids (a float tensor is cast, as long as its values are whole).
     decode: gets a 1-D int64 tensor on the CPU, returns str.
     vocab_size: ids at or over it are an error, so that they cannot crash the embedding later.
+    A function that fails, or gives something else, is a DataError with what it was given.
     """
 
     def __init__(
@@ -65,17 +84,34 @@ class FunctionCodec:
         return self.continuation_ids(prompt)
 
     def response_ids(self, prompt: str, response: str) -> tuple[int, ...]:
-        return self.continuation_ids(response) + self.eos_ids[:1]
+        return self.continuation_ids(response) + known_ids(self.eos_ids[:1], "", self._vocab_size)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
         if not text:
             return ()
-        ids = torch.as_tensor(self._encode(text)).detach().cpu()
+        try:
+            ids = torch.as_tensor(self._encode(text)).detach().cpu()
+        except Exception as error:  # anybody's function
+            raise DataError(
+                f"tokenizer_encode failed on {shortened(text)!r}: {error!r:.200}; it must turn every text "
+                "into a list or a one-dimensional tensor of ids"
+            ) from error
         return tuple(checked_ids(ids, f"the tokenizer's ids of {shortened(text)!r}", self._vocab_size))
 
     def decode(self, ids: Sequence[int]) -> str:
         kept = [token for token in ids if token not in self.eos_ids]
-        return str(self._decode(torch.tensor(kept, dtype=torch.int64))) if kept else ""
+        if not kept:
+            return ""
+        try:
+            text = self._decode(torch.tensor(kept, dtype=torch.int64))
+            if not isinstance(text, str):
+                raise TypeError(f"it returned {type(text).__name__}, not str")
+        except Exception as error:  # anybody's function
+            raise DataError(
+                f"tokenizer_decode failed on the {len(kept)} ids {kept[:8]}: {error!r:.200}; it must turn "
+                "every row of ids that the model may write into text"
+            ) from error
+        return text
 
 
 class HuggingFaceCodec:
@@ -83,11 +119,15 @@ class HuggingFaceCodec:
 
     The tokenizer is used as an object; this module does not import transformers.
     extra_eos_ids: further ending tokens, for example from the model's generation config.
+    vocab_size: the model's; ids at or over it are a DataError.
     What people or models wrote never becomes a special token, even if it spells one.
     """
 
-    def __init__(self, tokenizer: Any, *, extra_eos_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, *, extra_eos_ids: Sequence[int] = (), vocab_size: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self._vocab_size = vocab_size
         self.has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         own = [self._turn_end_id if self.has_chat_template else None, tokenizer.eos_token_id]
         ends = [token for token in (*own, *extra_eos_ids) if token is not None]
@@ -99,7 +139,7 @@ class HuggingFaceCodec:
         ids = tuple(self.tokenizer(prompt, split_special_tokens=True)["input_ids"])
         while ids and ids[-1] in self.eos_ids and ids[-1] != self.tokenizer.bos_token_id:
             ids = ids[:-1]  # some tokenizers end every text; a prompt is not at its end
-        return ids
+        return known_ids(ids, prompt, self._vocab_size)
 
     def response_ids(self, prompt: str, response: str) -> tuple[int, ...]:
         # A response is tokenized where it stands, because a word's tokens depend on what precedes it.
@@ -107,11 +147,11 @@ class HuggingFaceCodec:
         head, whole = self.continuation_ids(before), self.continuation_ids(before + response)
         fits = whole[: len(head)] == head
         ids = whole[len(head) :] if fits else self.continuation_ids(response)
-        return ids + self.eos_ids[:1]
+        return ids + known_ids(self.eos_ids[:1], "", self._vocab_size)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return tuple(ids)
+        return known_ids(tuple(ids), text, self._vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
         # Behind an anchor, because tokenizers drop the blank that begins a text.
@@ -132,7 +172,8 @@ class HuggingFaceCodec:
         return self._template_ids(before) + self.continuation_ids(prompt) + self._template_ids(after)
 
     def _template_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return known_ids(ids, text, self._vocab_size)
 
     def _rendered(self, prompt: str) -> str:
         messages = [{"role": "user", "content": prompt}]
@@ -165,85 +206,3 @@ class HuggingFaceCodec:
 
 
 _MARK = "contentmark"  # stands for a message's content when a template is looked at
-
-
-def example_from_text(codec: Codec, prompt: str, response: str) -> Example:
-    """A prompt and the response to train on."""
-    return example_from_parts(codec.prompt_ids(prompt), codec.response_ids(prompt, response))
-
-
-def example_from_parts(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Example:
-    """Prompt tokens and response tokens: the response is the target."""
-    ids = torch.tensor([*prompt_ids, *response_ids], dtype=torch.int64)
-    return _example(ids, torch.arange(len(ids)) >= len(prompt_ids))
-
-
-def example_from_item(
-    ids: Tensor, prompt: Tensor | int, *, vocab_size: int | None = None, what: str = "item"
-) -> Example:
-    """A data item of the published interface.
-
-    ids: 1-D; trailing negative ids are padding and are cut off. The tensor is not written to.
-    prompt: the prompt's length (integer), or a bool mask of ids' length, True on the prompt.
-    Raises DataError for a prompt that leaves nothing to train on, or ids outside the vocabulary.
-    """
-    ids = torch.as_tensor(ids).detach().cpu()
-    prompt = torch.as_tensor(prompt).detach().cpu()
-    if ids.ndim != 1:
-        raise DataError(f"{what}: ids must be one row (length,), not {tuple(ids.shape)}")
-    length = unpadded_length(ids)
-    if prompt.ndim > 0 and prompt.shape != ids.shape:
-        raise DataError(
-            f"{what}: the prompt mask has shape {tuple(prompt.shape)}, the ids {tuple(ids.shape)}; "
-            "they must be equal (or give the prompt's length as an integer)"
-        )
-    kept = torch.tensor(checked_ids(ids[:length], what, vocab_size), dtype=torch.int64)
-    if prompt.ndim == 0 and int(prompt) < 0:
-        raise DataError(f"{what}: the prompt length is {int(prompt)}; it counts tokens, so 0 or more")
-    by_length = torch.arange(length) >= int(prompt) if prompt.ndim == 0 else None
-    is_target = ~prompt[:length].bool() if by_length is None else by_length
-    example = _example(kept, is_target)
-    if example.num_targets == 0:
-        raise DataError(
-            f"{what}: nothing is left to train on: {length} tokens, all of them prompt "
-            "(position 0 never carries loss). Check the prompt length."
-        )
-    return example
-
-
-def _example(ids: Tensor, is_target: Tensor) -> Example:
-    is_target = is_target.clone()
-    is_target[:1] = False  # nothing predicts the first token
-    return Example(ids, is_target)
-
-
-def unpadded_length(ids: Tensor) -> int:
-    """Where the right padding (negative ids) of a 1-D row begins; negative ids inside are an error."""
-    length = int((ids >= 0).sum())
-    if bool((ids[:length] < 0).any()):
-        place = int((ids < 0).nonzero()[0])
-        raise DataError(
-            f"id {int(ids[place])} at position {place} is negative but real ids follow it; "
-            "a negative id may only mark padding on the right"
-        )
-    return length
-
-
-def checked_ids(ids: Tensor, what: str, vocab_size: int | None) -> list[int]:
-    """Ids as Python integers, or a DataError that names the one which cannot be."""
-    if ids.ndim != 1:
-        raise DataError(f"{what} must be one row of ids, not shape {tuple(ids.shape)}")
-    whole = ids.to(torch.int64)
-    if ids.is_floating_point() and not bool((whole == ids).all()):
-        raise DataError(f"{what} are not whole numbers: {ids[whole != ids][0].item()}")
-    top = vocab_size if vocab_size is not None else None
-    outside = (whole < 0) if top is None else ((whole < 0) | (whole >= top))
-    if bool(outside.any()):
-        limit = "" if top is None else f" (the model knows 0 to {top - 1})"
-        raise DataError(f"{what} contain {int(whole[outside][0])}, outside the vocabulary{limit}")
-    return [int(token) for token in whole]
-
-
-def shortened(text: str, limit: int = 60) -> str:
-    """Text for a message: its beginning."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

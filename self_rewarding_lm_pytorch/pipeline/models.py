@@ -1,0 +1,105 @@
+"""The model of a plan: loaded, and as it was when the run began."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+
+from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.config import Plan
+from self_rewarding_lm_pytorch.data.files import is_there, write_folder
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
+from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
+from self_rewarding_lm_pytorch.models.load import codec_for, load_policy, policy_for
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.weights import refuse_pickles
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.run_folder import RunFolder
+from self_rewarding_lm_pytorch.stages.base import Environment
+from self_rewarding_lm_pytorch.text import Codec
+
+
+def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Environment:
+    """What the plan's stages share, with its model on its device."""
+    if plan.sharding == "full" and processes.world_size() == 1:
+        raise ConfigError(
+            "sharding: full gives each process a part of the weights, but this run has one process, which "
+            "would hold all of them; start it with torchrun --nproc-per-node N -m self_rewarding_lm_pytorch "
+            "train PLAN, or leave sharding out"
+        )
+    policy, codec = model(plan)
+    policy.module.to(accelerator.device)
+    for tensor in (*policy.module.parameters(), *policy.module.buffers()):
+        processes.share(tensor.data)  # a module made at random is another in each process
+    policy.module.eval()
+    policy.autocast = accelerator.autocast
+    return Environment(
+        policy,
+        codec,
+        plan.seed,
+        accelerator,
+        reporter,
+        plan.generation,
+        plan.base,
+        save_every_seconds=plan.save_every_seconds,
+        alarms=plan.alarms.limits(),
+        is_sharded=plan.sharding == "full",
+    )
+
+
+def model(plan: Plan) -> tuple[Policy, Codec | None]:
+    """The plan's model and its codec. Raises ConfigError."""
+    if isinstance(plan.model, str | Path):
+        beside = (plan.base or Path()) / str(plan.model)
+        is_folder = not Path(plan.model).exists() and beside.is_dir()
+        name = str(beside if is_folder else plan.model)
+        refuse_pickles(Path(name))  # before its tokenizer is looked for
+        policy, codec = load_policy(name, dtype=plan.dtype, trust_remote_code=plan.trust_remote_code)
+    elif isinstance(plan.model, Policy):
+        policy, codec = plan.model, None
+    elif isinstance(plan.model, nn.Module):
+        policy, codec = policy_for(plan.model), None
+    else:
+        raise ConfigError(f"model must be a name, a folder or a module, not {type(plan.model).__name__}")
+    if plan.tokenizer is None:
+        return policy, codec
+    if hasattr(plan.tokenizer, "prompt_ids"):
+        return policy, plan.tokenizer
+    return policy, codec_for(plan.tokenizer, policy.module)
+
+
+def keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
+    """A module given from Python exists nowhere else: its first weights are kept for a resumed run."""
+    if isinstance(plan.model, str | Path):
+        return
+    initial = folder.path / "initial"
+    noted = folder.manifest.get("initial")
+    if is_there(initial):
+        folder.check(initial, noted)
+        env.policy.restore(initial)
+        if not noted:
+            folder.save(initial=folder.noted(initial))
+        return
+    write_folder(initial, env.policy.save)
+    found = folder.noted(initial)
+    if noted and without_times(noted) != without_times(found):
+        processes.on_main(partial(shutil.rmtree, initial))
+        raise CheckpointError(
+            f"{initial}, the weights this run began with, is gone, and the model that was given has others; "
+            "put the folder back from a copy, give a model with those weights, or begin afresh (fresh=True)"
+        )
+    folder.save(initial=found)
+
+
+def initial_policy(plan: Plan, folder: RunFolder, env: Environment) -> Policy:
+    """The model as the run began, in memory of its own."""
+    if isinstance(plan.model, str | Path):
+        return model(plan)[0]
+    policy = env.policy.copy()
+    folder.check(folder.path / "initial", folder.manifest.get("initial"))
+    policy.restore(folder.path / "initial")
+    return policy

@@ -1,0 +1,189 @@
+"""`run`: a plan's stages in order, whatever comes in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from self_rewarding_lm_pytorch import interrupts, processes
+from self_rewarding_lm_pytorch.config import Plan, load_plan
+from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch.pipeline.facts import facts_before_loading, facts_of_model
+from self_rewarding_lm_pytorch.pipeline.models import environment, initial_policy, keep_initial, model
+from self_rewarding_lm_pytorch.pipeline.silent import Silent
+from self_rewarding_lm_pytorch.pipeline.stages import AfterStage, CheckedFolders, Evaluate, Summary, run_stage
+from self_rewarding_lm_pytorch.plans.checks import check_plan, named_models
+from self_rewarding_lm_pytorch.plans.text import plan_text
+from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.run_folder import RunFolder
+from self_rewarding_lm_pytorch.run_folder.faults import remove_unfinished, storage_error
+from self_rewarding_lm_pytorch.run_folder.lock import locked
+from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
+from self_rewarding_lm_pytorch.stages.report_cards import (
+    ReportCards,
+    StopRun,
+    around_stages,
+    stored_cards,
+    summary_rows,
+)
+from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
+
+
+def run(
+    plan: Any,
+    *,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    allow_changed: bool = False,
+    reporter: Reporter | None = None,
+    evaluate: Evaluate | None = None,
+    after_stage: AfterStage | None = None,
+    accelerator: Accelerator | None = None,
+) -> Summary:
+    """Runs a plan's stages in order and returns the summary (also in RUN/summary.json).
+
+    plan: a YAML file, a mapping, or a Plan. A run that was cut off is continued; a finished one is
+    not run again, its summary is returned. fresh: begin anew, removing what the run wrote before.
+    allow_changed: go on although the plan, the model, data, libraries or the like are not what they were
+    when the run began; what stages have stored is kept. From Python, a module given as the plan's model
+    holds the final weights when this returns.
+
+    Raises ConfigError for what cannot be run or has changed, CheckpointError where the run folder is in
+    use, damaged or full, interrupts.Interrupted after Ctrl-C or SIGTERM, once what was under way is stored.
+    """
+    plan = load_plan(plan, overrides)
+    accelerator = accelerator or make_accelerator(plan.accelerate)
+    reporter = (reporter or Reporter()) if processes.is_main() else Silent()
+    with locked(plan.run, reporter):
+        return _run(plan, accelerator, reporter, fresh, allow_changed, evaluate, after_stage)
+
+
+def _run(
+    plan: Plan,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    fresh: bool,
+    allow_changed: bool,
+    evaluate: Evaluate | None,
+    after_stage: AfterStage | None,
+) -> Summary:
+    folder, text = RunFolder(plan.run), plan_text(plan)
+    stages: list[StageConfig] = plan.stages
+    folder.open(text, plan.seed, [(s.name, s.kind) for s in stages], fresh=fresh)
+    if folder.is_finished:
+        reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh (fresh=True)")
+        if not isinstance(plan.model, str | Path):
+            last = folder.stage_folder(len(stages)) / "checkpoint"
+            folder.check(last, folder.stage(len(stages)).get("files"))
+            model(plan)[0].restore(last)
+        _write_summary(folder)  # the run may have been cut off just before it did
+        return summary(folder)
+    facts = facts_before_loading(plan, folder, text, accelerator)
+    folder.compare(facts)
+    folder.settle(allow_changed, reporter)
+    env = environment(plan, reporter, accelerator)
+    loaded = facts_of_model(plan, env.policy)
+    folder.compare({"models": loaded})
+    folder.settle(allow_changed, reporter)
+    cards = ReportCards(plan.report_card, stages, folder.path, env)
+    for name in folder.redo_missing(named_models(stages, folder)):
+        reporter.warn(f"the checkpoint of stage {name} is gone; it is trained again, on what it had stored")
+    check_plan(stages, env, folder, cards)
+    facts["models"] |= loaded
+    for name in ("data", "models"):  # of stages that are done, what they read stays noted
+        facts[name] = {**folder.manifest.get(name, {}), **facts[name]}
+    with _said_how_it_ended(folder, reporter):
+        folder.begin(**facts)
+        keep_initial(plan, folder, env)
+        env.load_initial = partial(initial_policy, plan, folder, env)
+        env.checkpoints = CheckedFolders(folder)
+        with interrupts.deferred():
+            _run_stages(stages, folder, env, cards, evaluate, after_stage)
+    return summary(folder)
+
+
+def _run_stages(
+    stages: list[StageConfig],
+    folder: RunFolder,
+    env: Environment,
+    cards: ReportCards,
+    evaluate: Evaluate | None,
+    after_stage: AfterStage | None,
+) -> None:
+    cards.take(0)
+    for number, stage in enumerate(stages, 1):
+        was_done = folder.stage(number)["state"] == "done"
+        run_stage(stage, number, folder, env, cards, evaluate, after_stage)
+        cards.guard(number)
+        if number < len(stages) and not was_done:
+            interrupts.unit_done()
+    folder.save(status="completed")
+
+
+@contextmanager
+def _said_how_it_ended(folder: RunFolder, reporter: Reporter) -> Iterator[None]:
+    """The manifest's status and summary.json, however the run ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end(folder, status="interrupted")
+        reporter.say(f"interrupted in {_under_way(folder)}; the same command goes on from {folder.path}")
+        raise
+    except StopRun as error:
+        _end(folder, status="stopped", error=str(error))
+        raise
+    except Exception as error:
+        full = storage_error(error, folder.path)
+        if full is not None and processes.is_main():
+            remove_unfinished(folder.path)
+        _end(folder, status="failed", error=str(full or error))
+        if full is not None:
+            raise full from error
+        raise
+    with processes.apart():
+        _write_summary(folder)
+
+
+def _end(folder: RunFolder, **values: Any) -> None:
+    """Other processes are not waited for, and what cannot be written any more hides no error."""
+    if not folder.is_on_disk:
+        return
+    try:
+        with processes.apart():
+            folder.save(**values)
+            _write_summary(folder)
+    except OSError:
+        pass
+
+
+def _under_way(folder: RunFolder) -> str:
+    numbered = enumerate(folder.manifest["stages"], 1)
+    found = next(((n, stage) for n, stage in numbered if stage["state"] != "done"), None)
+    return "the run's end" if found is None else f"stage {found[0]} ({found[1]['name']})"
+
+
+def _write_summary(folder: RunFolder) -> None:
+    path, figures = folder.path / "summary.json", summary(folder)
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != figures:
+        write_json(path, figures)
+
+
+def summary(folder: RunFolder) -> Summary:
+    """The stable figures of a run (schema 1)."""
+    done = [entry for entry in folder.manifest["stages"] if entry["state"] == "done"]
+    figures = {
+        "schema": 1,
+        "status": folder.manifest["status"],
+        "stages": [entry["outcome"] for entry in done],
+        "evaluation": [entry["evaluation"] for entry in done if entry.get("evaluation")],
+    }
+    if cards := stored_cards(folder.path):  # only where the plan asks for them
+        figures["stages"] = around_stages(figures["stages"], cards)
+        figures["judge"] = summary_rows(cards)
+    return figures

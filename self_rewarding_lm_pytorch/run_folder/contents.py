@@ -1,0 +1,58 @@
+"""What a run wrote into its folder: read again, or removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from self_rewarding_lm_pytorch.errors import CheckpointError
+
+
+def read_run(folder: Path, fresh: bool) -> tuple[dict[str, Any] | None, Any]:
+    """The manifest and the plan of the run that is there; (None, None) where there is none to go on with."""
+    file = folder / "manifest.json"
+    if not file.exists() and (folder / "stages").exists():
+        raise CheckpointError(
+            f"{folder} holds stages but no manifest.json that says of what run they are; remove "
+            f"{folder / 'stages'}, or name another run folder"
+        )
+    if fresh or not file.exists():
+        return None, None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for stage in manifest["stages"]:
+            if not all(isinstance(stage[key], str) for key in ("name", "kind", "state")):
+                raise ValueError(f"{stage!r:.100} is no stage's entry in its manifest.json")
+        return manifest, yaml.safe_load((folder / "plan.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"the run in {folder} cannot be continued: {error}. Begin afresh (--fresh), or use another "
+            "folder."
+        ) from error
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what a run wrote here, and nothing else; the manifest last, so that this can be cut off."""
+    file = folder / "manifest.json"
+    if not file.exists():
+        return
+    for name in ("plan.yaml", "metrics.jsonl", "alarms.jsonl", "summary.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("stages", "evaluation", "initial", "report_cards"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _published_files(file):
+        (folder / name).unlink(missing_ok=True)
+    file.unlink()
+
+
+def _published_files(manifest: Path) -> list[str]:
+    """N.KIND.safetensors, which the published interface puts beside the stages."""
+    try:
+        stages = json.loads(manifest.read_text(encoding="utf-8"))["stages"]
+        return [f"{number}.{stage['kind']}.safetensors" for number, stage in enumerate(stages, 1)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
