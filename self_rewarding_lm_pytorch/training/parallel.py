@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Replicated:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.model = SequenceLogProbs(policy)
+        self.model: nn.Module = SequenceLogProbs(policy)
 
     def training(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -93,7 +93,7 @@ class Sharded:
     def __init__(self, policy: Policy) -> None:
         self._twin = ShardedTwin(policy)
         self.policy = self._twin.policy
-        self.model: Any = self._twin.model
+        self.model: nn.Module = self._twin.model
 
     def training(self) -> AbstractContextManager[None]:
         return self._twin.training()

@@ -29,7 +29,9 @@ def alone(tmp_path_factory: Any) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
+@pytest.fixture(
+    scope="module", params=["torchrun", pytest.param("accelerate launch", marks=pytest.mark.slow)]
+)
 def together(request: Any, tmp_path_factory: Any) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("together")
     code, said = train(plan_file(folder, *STAGES), launcher=LAUNCHERS[request.param])
@@ -121,6 +123,35 @@ def test_fewer_prompts_than_processes_and_very_unequal_answers_end(tmp_path: Pat
 
 
 @needs_signals
+def test_a_run_killed_on_two_processes_goes_on_on_two_and_ends_the_same(
+    together: tuple[Path, str], tmp_path: Path
+) -> None:
+    plan = plan_file(tmp_path, *STAGES, save_every_seconds=0)
+    child = start(["self_rewarding_lm_pytorch", "train", str(plan)])
+    try:
+        _wait_for(child, lambda: (tmp_path / "run/stages/04-own/candidates/00000.parquet").exists())
+        for pid in [*_ranks(child.pid), child.pid]:
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        child.kill()
+        child.communicate()
+    with pytest.raises(ConfigError, match=r"(?s)processes.*2.*1.*--allow-changed"):
+        run(plan, reporter=QUIET)
+    code, said = train(plan)
+    assert code == 0, said
+    assert rows(tmp_path / "run") == rows(together[0])
+    ours, theirs = final_weights(tmp_path / "run"), final_weights(together[0])
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+def _wait_for(child: Any, is_so: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline and child.poll() is None, "it did not come so far"
+        time.sleep(0.05)
+
+
+@needs_signals
 def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path: Path) -> None:
     plan = plan_file(
         tmp_path,
@@ -136,10 +167,7 @@ def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path: Path) ->
     child = start(["self_rewarding_lm_pytorch", "train", str(plan)], TORCHRUN)
     try:
         log = tmp_path / "run" / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text()):
-            assert time.monotonic() < deadline and child.poll() is None, "it never began to train"
-            time.sleep(0.1)
+        _wait_for(child, lambda: log.exists() and log.read_text())
         os.kill(_ranks(child.pid)[1], signal.SIGKILL)
         said, _ = child.communicate(timeout=90)
     finally:

@@ -100,7 +100,7 @@ def test_past_models_are_what_they_were_and_the_policy_can_become_them(family: s
             assert_equal(state(env.policy.module), were[name])
             assert [parameter.requires_grad for parameter in module.parameters()] == trains
 
-    given = settings(tmp_path, "text", {"num_prompts": 3}, model=module, tokenizer=byte_codec())
+    given = settings(tmp_path, "text", {}, model=module, tokenizer=byte_codec())
     run(given, reporter=QUIET, after_stage=look)
     assert len(were) == 3
     for name, other in (("initial", "seed"), ("seed", "text")):
@@ -195,7 +195,7 @@ def test_the_past_is_rejected_and_never_chosen(future: bool, num_pairs: int | No
         changes["pairing"] = {
             "min_margin": 3.0
         }  # with a future it is led by more, so fewer visits are needed
-    outcome = run(settings(tmp_path, "text", changes), reporter=QUIET)["stages"][1]
+    outcome = run(settings(tmp_path, "text", changes, seed=1), reporter=QUIET)["stages"][1]
     store = ShardStore(tmp_path / "stages" / "02-text")
     candidates = store.read_all(Candidate)
     writer = {(c.prompt_index, c.visit, c.index): c.policy for c in candidates}
