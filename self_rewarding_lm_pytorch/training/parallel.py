@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.sharding import ShardedTwin, whole_tensor
+from self_rewarding_lm_pytorch.training.objectives import Term
 
 Item = TypeVar("Item")
 
@@ -44,8 +45,8 @@ class Parallel(Protocol):
         """Between two steps, where the stage's policy is to be read."""
         ...
 
-    def own(self, micro_batches: Sequence[list[Item]]) -> list[Share[Item]]:
-        """The micro-batches of a step that this process reads."""
+    def own(self, term: Term[Item, Any], items: Sequence[Item]) -> list[Share[Item]]:
+        """The micro-batches of a step's items that this process reads."""
         ...
 
     def sum_gradients(self) -> None:
@@ -69,9 +70,8 @@ class Replicated:
     def whole(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def own(self, micro_batches: Sequence[list[Item]]) -> list[Share[Item]]:
-        all_of_them = [Share(number, items, 1.0) for number, items in enumerate(micro_batches)]
-        return all_of_them[processes.rank() :: processes.world_size()]
+    def own(self, term: Term[Item, Any], items: Sequence[Item]) -> list[Share[Item]]:
+        return _divided(term, items, 1.0)[processes.rank()]
 
     def sum_gradients(self) -> None:
         if processes.world_size() == 1:
@@ -101,15 +101,29 @@ class Sharded:
     def whole(self) -> AbstractContextManager[None]:
         return self._twin.whole()
 
-    def own(self, micro_batches: Sequence[list[Item]]) -> list[Share[Item]]:
-        size, rank = processes.world_size(), processes.rank()
-        counted = float(size)  # gradients are means over the processes
-        found = [Share(n, items, counted) for n, items in enumerate(micro_batches)][rank::size]
-        missing = -(-len(micro_batches) // size) - len(found)
-        return found + [Share(0, micro_batches[-1], 0.0)] * missing
+    def own(self, term: Term[Item, Any], items: Sequence[Item]) -> list[Share[Item]]:
+        parts = _divided(term, items, float(processes.world_size()))  # gradients are means over the processes
+        found = parts[processes.rank()]
+        missing = max(map(len, parts)) - len(found)
+        return found + [replace(parts[0][-1], weight=0.0)] * missing
 
     def sum_gradients(self) -> None:
         pass  # backward passes do
+
+
+def _divided(term: Term[Item, Any], items: Sequence[Item], weight: float) -> list[list[Share[Item]]]:
+    """Of each process, its micro-batches: items are dealt out longest first, so that all have alike to read.
+
+    A loss that compares the items of a step needs them in one process.
+    """
+    size = processes.world_size()
+    order = sorted(items, key=len, reverse=True)  # type: ignore[arg-type]
+    dealt = [order] if term.max_tokens is None else [order[rank::size] for rank in range(size)]
+    micro_batches = [term.micro_batches(own) for own in dealt] + [[]] * (size - len(dealt))
+    return [
+        [Share(number * size + rank, own, weight) for number, own in enumerate(parts)]
+        for rank, parts in enumerate(micro_batches)
+    ]
 
 
 def clip(module: nn.Module, limit: float | None) -> Tensor:

@@ -73,7 +73,7 @@ class Stepper:
                 f"the {len(items)} items of step {step + 1} hold no target token, so there is nothing to "
                 "train on; look for empty responses in the data"
             )
-        for share in self._parallel.own(term.micro_batches(items)):
+        for share in self._parallel.own(term, items):
             # No generator's state needs to be saved, and it is the same whichever process reads this.
             torch.manual_seed(address("dropout", *self._seed, step, term.name, share.number))
             batch = term.objective.collate(share.items).to(self._policy.device)

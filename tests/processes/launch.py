@@ -43,6 +43,18 @@ def plan_file(folder: Path, *stages: str | dict[str, Any], **keys: Any) -> Path:
     return folder / "plan.yaml"
 
 
+def without_dropout(*names: str) -> list[dict[str, Any]]:
+    """Stages of tests/stages/worlds.py. Dropout falls otherwise where a step is read in other parts."""
+    return [
+        {
+            "name": name,
+            **worlds.STAGES[name],
+            "train": {**worlds.STAGES[name].get("train", {}), "dropout": 0.0},
+        }
+        for name in names
+    ]
+
+
 def start(arguments: list[str], launcher: list[str] | None = TORCHRUN) -> subprocess.Popen[str]:
     """`python -m MODULE ARGUMENTS`, or the same under a launcher."""
     command = [sys.executable, *(["-m", *launcher] if launcher else []), *["-m", *arguments]]

@@ -14,11 +14,20 @@ import torch
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.pipeline import run
-from tests.processes.launch import LAUNCHERS, TORCHRUN, final_weights, losses, plan_file, start, train
+from tests.processes.launch import (
+    LAUNCHERS,
+    TORCHRUN,
+    final_weights,
+    losses,
+    plan_file,
+    start,
+    train,
+    without_dropout,
+)
 from tests.stages.worlds import QUIET, rows, without_seconds
-from tests.stages.worlds import STAGES as STAGES_OF
 
-STAGES = ("seed", "given", "play", "own", "live")
+NAMES = ("seed", "given", "play", "own", "live")
+STAGES = without_dropout(*NAMES)
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="kills a process")
 
 
@@ -42,7 +51,7 @@ def together(request: Any, tmp_path_factory: Any) -> tuple[Path, str]:
 def test_losses_are_those_of_one_process_in_every_stage(alone: Path, together: tuple[Path, str]) -> None:
     ours, theirs = losses(together[0]), losses(alone)
     assert [entry[:2] for entry in ours] == [entry[:2] for entry in theirs]
-    assert {stage for stage, _, _ in ours} == {f"{n:02d}-{stage}" for n, stage in enumerate(STAGES, 1)}
+    assert {stage for stage, _, _ in ours} == {f"{n:02d}-{stage}" for n, stage in enumerate(NAMES, 1)}
     torch.testing.assert_close(
         torch.tensor([loss for *_, loss in ours]),
         torch.tensor([loss for *_, loss in theirs]),
@@ -70,16 +79,10 @@ def test_only_one_of_the_processes_talks(together: tuple[Path, str]) -> None:
     assert together[1].count("summary:") == 1
 
 
-def test_parted_weights_give_the_losses_of_one_process(tmp_path: Path) -> None:
-    """Without dropout, which falls otherwise where a pair is read in two rows, as it is with parts."""
-    stages = [
-        {"name": name, **STAGES_OF[name], "train": {**STAGES_OF[name].get("train", {}), "dropout": 0.0}}
-        for name in STAGES
-    ]
-    run(plan_file(tmp_path / "alone", *stages), reporter=QUIET)
-    code, said = train(plan_file(tmp_path / "together", *stages, sharding="full", save_every_seconds=0))
+def test_parted_weights_give_the_losses_of_one_process(alone: Path, tmp_path: Path) -> None:
+    code, said = train(plan_file(tmp_path, *STAGES, sharding="full", save_every_seconds=0))
     assert code == 0, said
-    ours, theirs = losses(tmp_path / "together" / "run"), losses(tmp_path / "alone" / "run")
+    ours, theirs = losses(tmp_path / "run"), losses(alone)
     assert [entry[:2] for entry in ours] == [entry[:2] for entry in theirs]
     torch.testing.assert_close(
         torch.tensor([loss for *_, loss in ours]),
