@@ -34,7 +34,8 @@ class Plan(Settings):
     accelerate: dict[str, Any] = Field(default_factory=dict)  # arguments of accelerate.Accelerator
     sharding: Literal["none", "full"] = "none"  # full: each of several processes trains a part of the weights
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
-    save_every_seconds: Annotated[float, Field(ge=0)] = 600.0  # of a training's state; 0: after every step
+    # Of a training's state; 0: after every step.
+    save_every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
     stages: list[Any]
     report_card: ReportCardSettings | None = None  # how well the model judges, between stages
     alarms: AlarmSettings = Field(default_factory=AlarmSettings)  # what makes the run warn, or stop

@@ -34,13 +34,14 @@ def deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _ask) for number in _SIGNALS}
-    _asked.clear()
+    before, is_inner = {number: signal.signal(number, _ask) for number in _SIGNALS}, _is_deferring
+    if not is_inner:  # a run inside another one's `after_stage` ends with it
+        _asked.clear()
     _is_deferring = True
     try:
         yield
     finally:
-        _is_deferring = False
+        _is_deferring = is_inner
         for number, handler in before.items():
             signal.signal(number, handler)
 

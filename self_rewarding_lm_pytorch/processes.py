@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from self_rewarding_lm_pytorch.errors import ProcessError
 
@@ -91,6 +91,16 @@ def share(tensor: Tensor) -> None:
     """Gives a tensor on the run's device the main process's values."""
     if _is_several():
         _checked(lambda: dist.broadcast(tensor, src=0))
+
+
+def share_weights(module: nn.Module) -> None:
+    """The same of all parameters and buffers: a module made at random is another in each process."""
+    if not _is_several():
+        return
+    for tensor in (*module.parameters(), *module.buffers()):
+        whole = tensor.data.contiguous()
+        share(whole)
+        tensor.data.copy_(whole)
 
 
 def each(work: Callable[[], T]) -> list[T]:

@@ -58,6 +58,8 @@ def test_what_is_said_of_a_stage_is_there_when_the_folder_is_opened_again(tmp_pa
     assert again.stage_folder(2) == tmp_path / "stages" / "02-own"
     assert not again.is_finished
     again.save(status="completed")
+    assert not opened(tmp_path).is_finished, "its last checkpoint is gone"
+    (tmp_path / "stages" / "02-own" / "checkpoint").mkdir(parents=True)
     assert opened(tmp_path).is_finished
 
 

@@ -15,6 +15,7 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the closing table.")] = False,
 ) -> None:
     """Train a small model from nothing and let it improve itself, in minutes on a CPU."""
+    from self_rewarding_lm_pytorch import processes
     from self_rewarding_lm_pytorch.cli.interrupted import interruptible
     from self_rewarding_lm_pytorch.demo.main import run_demo
     from self_rewarding_lm_pytorch.report.build import build_report
@@ -22,4 +23,6 @@ def demo(
     folder = run_dir or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
     with interruptible():
         run_demo(seed=seed, folder=folder, fresh=fresh, quiet=quiet)
-    typer.echo(f"page: {build_report(folder)}")
+    if processes.is_main():
+        with processes.apart():
+            typer.echo(f"page: {build_report(folder)}")

@@ -7,6 +7,7 @@ born with.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -30,6 +31,7 @@ BATCH_TOKENS = 2**22
 """A record batch ends with whichever is reached first; so much is held while a file is written."""
 
 _LARGEST_ID = 2**31 - 1
+_DIGEST = b"sha256"  # beside each batch
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
@@ -62,7 +64,7 @@ class ItemFile(Lazy[Item]):
         self._kind = kind
         self._make: Callable[[Columns, int, int], Item] = make
         self._reader = _opened(path, kind)
-        self._ends = list(accumulate(_sizes(path, self._reader)))  # of the batches
+        self._ends = list(accumulate(_sizes(path)))  # of the batches
         self._columns: dict[int, Columns] = {}  # views of the mapped file, not its contents
 
     def __len__(self) -> int:
@@ -100,7 +102,8 @@ def _write(path: Path, kind: str, items: Iterable[Item], sides: Callable[[Any], 
     schema = _schema(kind)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for batch in _batches(items):
-            writer.write_batch(pa.record_batch(_arrays(kind, batch, sides), schema=schema))
+            made = pa.record_batch(_arrays(kind, batch, sides), schema=schema)
+            writer.write_batch(made, custom_metadata={_DIGEST: _digest(made)})
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -147,17 +150,31 @@ def _opened(path: Path, kind: str) -> Any:
     return reader
 
 
-def _sizes(path: Path, reader: Any) -> list[int]:
-    """Rows of each batch; that the batches lie within the file is checked."""
-    sizes = []
+def _sizes(path: Path) -> list[int]:
+    """Rows of each batch, which is seen to be as it was written. Not mapped: one is held at a time."""
+    sizes: list[int] = []
     try:
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            batch.validate()
-            sizes.append(batch.num_rows)
-    except (pa.ArrowException, OSError) as error:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+            for number in range(reader.num_record_batches):
+                batch, notes = reader.get_batch_with_custom_metadata(number)
+                batch.validate(full=True)
+                expected = (notes or {}).get(_DIGEST)  # None: from before there were digests
+                if expected is not None and expected.decode() != _digest(batch):
+                    raise _unreadable(path, f"its items from {sum(sizes):,} on are not as they were written")
+                sizes.append(batch.num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return sizes
+
+
+def _digest(batch: Any) -> str:
+    """SHA-256 of a batch's values."""
+    found = hashlib.sha256()
+    for column in batch.columns:
+        parts = (column.offsets, column.values) if pa.types.is_list(column.type) else (column,)
+        for part in parts:
+            found.update(part.to_numpy(zero_copy_only=False).tobytes())
+    return found.hexdigest()
 
 
 def _unreadable(path: Path, error: object) -> CheckpointError:

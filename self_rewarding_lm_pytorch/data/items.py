@@ -8,9 +8,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.readers import (
     Source,
-    each_row,
     is_in_files,
     prompt_and_response,
     prompt_chosen_rejected,
@@ -28,8 +28,11 @@ def each_example(
 
     An item is a mapping with prompt and response (text), or a pair (ids, prompt length or mask).
     """
-    for number, row in enumerate(each_row(source, base=base)):
-        yield _fitting(_example(row, number, policy, codec), number, policy)
+
+    def made(row: Any, number: int) -> Example:
+        return _fitting(_example(row, number, policy, codec), number, policy)
+
+    return each_made(source, made, base=base)
 
 
 def supervised_examples(
@@ -115,10 +118,13 @@ def each_given_pair(
 
     A pair is prompt/chosen/rejected text, or (chosen ids, rejected ids, prompt length).
     """
-    for number, row in enumerate(each_row(source, base=base)):
+
+    def made(row: Any, number: int) -> PairExample:
         sides = _given_sides(row, number, policy, codec)
         chosen, rejected = (_fitting(side, number, policy) for side in sides)
-        yield PairExample(number, chosen, rejected)
+        return PairExample(number, chosen, rejected)
+
+    return each_made(source, made, base=base)
 
 
 def given_pairs(

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.open_assistant import first_turns, is_message, is_tree, told
-from self_rewarding_lm_pytorch.data.readers import Source, checked_text, prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.readers import Source, checked_text, prompt_text
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
@@ -64,19 +65,24 @@ def read_judged(source: Source, *, base: Path | None = None, lang: str | None = 
     empty cell) is left out and counted. Raises DataError with the row's number for rows of no known form,
     lists of different lengths and worths that are no numbers, and where nothing is left.
     """
-    rows = read_rows(source, base=base)
     forms: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     found: list[tuple[int, str, Worths, bool]] = []  # row, prompt, worths, is_rated
     scored: dict[str, Worths] = {}
     talks = []
-    for number, row in enumerate(rows):
+
+    def read(row: Any, number: int) -> tuple[str, Any]:
         form = form_of(row, number)
+        if form in ("tree", "message"):
+            return form, row
+        return form, (prompt_text(row, number), _READERS[form](row, number, left_out))
+
+    for number, (form, one) in enumerate(each_made(source, read, base=base)):
         forms[form] += 1
         if form in ("tree", "message"):
-            talks.append((number, row))
+            talks.append((number, one))
             continue
-        prompt, worths = prompt_text(row, number), _READERS[form](row, number, left_out)
+        prompt, worths = one
         if form == "scored" and prompt in scored:
             scored[prompt] += worths
             continue
@@ -90,8 +96,8 @@ def read_judged(source: Source, *, base: Path | None = None, lang: str | None = 
     left_out["prompts without a score"] += len(found) - len(usable)
     if not usable:
         raise DataError(
-            f"none of {len(rows):,} rows holds a response of known worth, so no judge can learn from them or "
-            f"be measured on them. {told(left_out)}"
+            f"none of {forms.total():,} rows holds a response of known worth, so no judge can learn from "
+            f"them or be measured on them. {told(left_out)}"
         )
     prompts = [
         JudgedPrompt(

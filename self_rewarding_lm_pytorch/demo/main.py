@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.demo.measure import Measure
 from self_rewarding_lm_pytorch.demo.plan import demo_plan, demo_report_card
 from self_rewarding_lm_pytorch.demo.world import World
 from self_rewarding_lm_pytorch.pipeline import run
+from self_rewarding_lm_pytorch.pipeline.silent import Silent
 from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 
 STORY = """\
 A small language model, trained from nothing, improves itself. Nothing is downloaded.
@@ -24,12 +27,14 @@ def run_demo(
     *, seed: int = 0, folder: Path = Path("runs/demo"), fresh: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
     """Runs (or continues) the demo in `folder` and returns its summary."""
-    reporter = Reporter(quiet=quiet)
+    accelerator = make_accelerator({})  # before anything is written: of several processes one writes
+    reporter = Reporter(quiet=quiet) if processes.is_main() else Silent()
     started = time.monotonic()
     reporter.say(STORY)
     world = World(seed)
     plan = {**demo_plan(world, folder), "report_card": demo_report_card(world, folder)}
-    summary = run(plan, fresh=fresh, reporter=reporter, evaluate=Measure(world, folder))
+    measure = Measure(world, folder)
+    summary = run(plan, fresh=fresh, reporter=reporter, evaluate=measure, accelerator=accelerator)
     show_table(summary, reporter)
     reporter.say(f"{time.monotonic() - started:.0f} s; summary: {folder / 'summary.json'}")
     return summary

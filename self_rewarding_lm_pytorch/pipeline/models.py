@@ -33,8 +33,7 @@ def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Env
         )
     policy, codec = model(plan)
     policy.module.to(accelerator.device)
-    for tensor in (*policy.module.parameters(), *policy.module.buffers()):
-        processes.share(tensor.data)  # a module made at random is another in each process
+    processes.share_weights(policy.module)
     policy.module.eval()
     policy.autocast = accelerator.autocast
     return Environment(

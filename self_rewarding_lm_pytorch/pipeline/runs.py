@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def _run(
             last = folder.stage_folder(len(stages)) / "checkpoint"
             folder.check(last, folder.stage(len(stages)).get("files"))
             model(plan)[0].restore(last)
-        _write_summary(folder)  # the run may have been cut off just before it did
+        with processes.apart():  # each looks for the file, which the main one may have written by then
+            _write_summary(folder)  # the run may have been cut off just before it did
         return summary(folder)
     facts = facts_before_loading(plan, folder, text, accelerator)
     folder.compare(facts)
@@ -158,7 +159,7 @@ def _end(folder: RunFolder, **values: Any) -> None:
         with processes.apart():
             folder.save(**values)
             _write_summary(folder)
-    except OSError:
+    except (OSError, ValueError):  # or is no text that a file can hold
         pass
 
 
@@ -169,8 +170,10 @@ def _under_way(folder: RunFolder) -> str:
 
 
 def _write_summary(folder: RunFolder) -> None:
-    path, figures = folder.path / "summary.json", summary(folder)
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != figures:
+    path, figures, stored = folder.path / "summary.json", summary(folder), None
+    with suppress(OSError, ValueError):  # not there, or damaged: it is made from the manifest alone
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored != figures:
         write_json(path, figures)
 
 

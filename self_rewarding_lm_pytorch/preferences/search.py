@@ -103,7 +103,7 @@ class PairSearch:
         left = len(self._prompts) if num_pairs is None else VISITS_PER_PAIR * num_pairs
         while left > 0 and (num_pairs is None or found < num_pairs):
             missing = None if num_pairs is None else num_pairs - found
-            size = min(left, self._size(missing))
+            size = len(self._shards.stored_visits(len(self._counts))) or min(left, self._size(missing))
             first = self._num_visits
             found += self._shard([self._visit(number) for number in range(first, first + size)], missing)
             self._num_visits += size
@@ -118,7 +118,7 @@ class PairSearch:
         found = start = 0
         while start < len(again) and (missing is None or found < missing):
             wanted = None if missing is None else missing - found
-            size = self._size(wanted)
+            size = len(self._shards.stored_visits(len(self._counts))) or self._size(wanted)
             found += self._shard(again[start : start + size], wanted, recycled=True)
             start += size
         return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.candidates import Sampler
 from self_rewarding_lm_pytorch.preferences.yields import Yield
@@ -64,12 +65,25 @@ class Shards:
     ) -> list[PreferencePair]:
         """The pairs of a shard. missing: at most so many. pools: what each visit begins with."""
         pools = pools or [([], []) for _ in visits]
+        if (stored := self.stored_visits(shard)) and stored != [(p.index, visit) for p, visit in visits]:
+            raise CheckpointError(
+                f"{self._store.path(Candidate, shard)} holds the answers of other visits than are now due "
+                f"there: {stored[:4]} (prompt, visit), not {[(p.index, v) for p, v in visits][:4]}. What "
+                "decides the order of visits has changed since; take that back, or remove the folders "
+                f"candidates, judgments and pairs in {self._store.folder} to sample all of it again"
+            )
         if not self._store.has(PreferencePair, shard):
             candidates = self._candidates(shard, visits, pools)
             judgments = self._judgments(shard, visits, pools, candidates)
             self._pair_up(shard, visits, pools, candidates, judgments, missing)
         self._add_work(shard)
         return self._store.read(PreferencePair, shard)
+
+    def stored_visits(self, shard: int) -> list[tuple[int, int]]:
+        """Prompt and visit of those whose answers the shard holds, however large shards were then."""
+        if not self._store.has(Candidate, shard):
+            return []
+        return list(_by_visit(self._store.read(Candidate, shard)))
 
     def skipped(self, shard: int) -> list[Skipped]:
         """The visits of a finished shard that gave no pair."""
@@ -113,7 +127,7 @@ class Shards:
     ) -> list[Judgment]:
         if self._store.has(Judgment, shard):
             return self._store.read(Judgment, shard)
-        own = list(_per_visit(candidates, pools, self._sampler.num))
+        own = list(_by_visit(candidates).values())
         shown = [
             (prompt, candidate)
             for (prompt, _), (kept, _), all_of_it in zip(visits, pools, own, strict=True)
@@ -151,8 +165,7 @@ class Shards:
         counts = Yield()
         pairs: list[PreferencePair] = []
         skipped: list[Skipped] = []
-        judged = _per_visit(judgments, pools, self._sampler.num)
-        sampled = _per_visit(candidates, pools, self._sampler.num)
+        sampled, judged = (_by_visit(records).values() for records in (candidates, judgments))
         for (prompt, visit), (kept, _), own, votes in zip(visits, pools, sampled, judged, strict=True):
             counts.add_judgments(votes[len(kept) :])
             outcome = self._rule.pair(prompt, visit, own, votes)
@@ -195,12 +208,15 @@ def _joined(pools: Sequence[Pool]) -> Pool:
     return [each for own, _ in pools for each in own], [each for _, own in pools for each in own]
 
 
-def _per_visit(records: list[Any], pools: Sequence[Pool], num: int) -> Iterator[list[Any]]:
-    """The records of each visit: those of its pool, then `num` new ones."""
-    start = 0
-    for kept, _ in pools:
-        yield records[start : start + len(kept) + num]
-        start += len(kept) + num
+def _by_visit(records: Sequence[Any]) -> dict[tuple[int, int], list[Any]]:
+    """The records of each prompt and visit, in their order: those of its pool, then new ones.
+
+    Stored ones may be more or fewer than are sampled now, where a changed plan was gone on with.
+    """
+    found: dict[tuple[int, int], list[Any]] = {}
+    for record in records:
+        found.setdefault((record.prompt_index, record.visit), []).append(record)
+    return found
 
 
 class _Clock:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch import interrupts
 from self_rewarding_lm_pytorch.data.files import is_there, write_json, write_text
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.records import FinishReason
@@ -59,6 +60,7 @@ class AttemptStore:
     def write(self, shard: int, attempts: list[Attempt]) -> None:
         lines = (json.dumps(asdict(one), ensure_ascii=False) for one in attempts)
         write_text(self._path(shard), "".join(f"{line}\n" for line in lines))
+        interrupts.unit_done()
 
     def _path(self, shard: int) -> Path:
         return self._folder / f"shard-{shard:05d}.jsonl"

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.records import Candidate, JudgedPrompt, Judgment, Prompt
@@ -32,14 +34,25 @@ class VotesInShards:
 
     def on(self, entries: Sequence[JudgedPrompt]) -> Iterator[tuple[JudgedPrompt, list[Judgment]]]:
         """Every prompt with the judgments of its responses, in order."""
-        for shard, first in enumerate(range(0, len(entries), self._size)):
+        first = 0
+        for shard in count():
+            if first >= len(entries):
+                return
             own = entries[first : first + self._size]
             if not self._store.has(Judgment, shard):
                 self._judge_shard(shard, own)
             notes = self._store.notes(Judgment, shard)
             self.tokens += notes["tokens"]
             self.seconds += notes["seconds"]
-            judgments = iter(self._store.read(Judgment, shard))
+            stored = self._store.read(Judgment, shard)
+            own = entries[first : first + len({judgment.prompt_index for judgment in stored})]
+            if [entry.index for entry in own for _ in entry.responses] != [j.prompt_index for j in stored]:
+                raise CheckpointError(
+                    f"{self._store.path(Judgment, shard)} holds the judgments of other responses than the "
+                    f"data have, so nothing can be made from them; remove {self._store.folder} to judge all "
+                    "of it again"
+                )
+            first, judgments = first + len(own), iter(stored)
             for entry in own:
                 yield entry, [next(judgments) for _ in entry.responses]
 

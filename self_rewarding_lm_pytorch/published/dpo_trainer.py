@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.items import given_pairs
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
@@ -117,6 +118,7 @@ class DPOTrainer:
         accelerator = self._accelerator or make_accelerator(self._accelerate_kwargs)
         policy = policy_for(self.model)
         policy.module.to(accelerator.device)
+        processes.share_weights(policy.module)
         policy.autocast = accelerator.autocast
         env = Environment(policy, None, 0, accelerator, Reporter(), save_every_seconds=math.inf)
         source = self._data if self._make_data is None else self._make_data()
@@ -140,5 +142,6 @@ class DPOTrainer:
         if self._dpo is None:
             return None
         self._dpo.ref_model.to(next(self.model.parameters()).device)
+        processes.share_weights(self._dpo.ref_model)
         self._dpo.reference.policy.autocast = autocast
         return self._dpo.reference

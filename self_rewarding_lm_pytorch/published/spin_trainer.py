@@ -10,7 +10,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from self_rewarding_lm_pytorch.config import Plan
+from self_rewarding_lm_pytorch.data.files import is_there
 from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
+from self_rewarding_lm_pytorch.models.checkpoints import load_checkpoint
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.pipeline import Summary, run
 from self_rewarding_lm_pytorch.published.arguments import checked_arguments, one_dataset, with_padding
@@ -104,7 +106,10 @@ class SPINTrainer:
         """Trains; False continues an unfinished run and refuses a finished one."""
         if not overwrite_checkpoints:
             refuse_finished(self._plan)
-        if self._spin is not None:
+        initial = self.checkpoint_folder / "initial"
+        if self._spin is not None and not overwrite_checkpoints and is_there(initial):
+            load_checkpoint(self._spin.ref_model, initial)  # the policy may be half trained by now
+        elif self._spin is not None:
             self._spin.update_reference_model_with_policy()
         return run(
             self._plan,

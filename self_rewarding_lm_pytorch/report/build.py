@@ -28,6 +28,7 @@ from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePai
 from self_rewarding_lm_pytorch.report import charts
 from self_rewarding_lm_pytorch.report.alarms import alarms_of
 from self_rewarding_lm_pytorch.report.cards import cards_of
+from self_rewarding_lm_pytorch.report.visible import visible
 from self_rewarding_lm_pytorch.report.votes import distribution
 
 HERE = Path(__file__).parent
@@ -35,8 +36,6 @@ LIST_BYTES = 2_500_000  # of the page's 3 MB; the rest is room for charts and sa
 # Characters of a response and of a vote (its score always stays), tried in this order; the last for a sample.
 CUTS, SPARSE = ((600, 600), (600, 300), (400, 160), (240, 90), (140, 50), (140, 0), (80, 0)), (400, 160)
 UNDECIDED = "no outcome yet"
-# What reorders the text around it or shows as nothing at all; lone surrogates are not UTF-8 either.
-_HIDDEN = re.compile(r"[\0-\x08\v\f\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 @dataclass
@@ -173,11 +172,6 @@ def sampled(name: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     return {"model": str(evaluation.get("model", name)), "answers": answers, "scores": scores}
 
 
-def visible(value: Any) -> str:
-    """The text with what cannot be seen written out, so that no text can disguise another."""
-    return value if isinstance(value, Markup) else _HIDDEN.sub(lambda c: f"⟨U+{ord(c[0]):04X}⟩", str(value))
-
-
 def shorten(text: str, limit: int) -> str:
     """Head and tail (a judge's score comes last) where a text is longer than `limit` characters."""
     if len(text) <= limit:
@@ -241,10 +235,11 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
 
     rows = []
     for visit in visits:
-        outcome = outcomes.setdefault(visit.outcome, len(outcomes))
+        outcome = outcomes.setdefault(visible(visit.outcome), len(outcomes))
         cards = [candidate(*card) for card in visit.cards]
         rows.append([visit.stage, place(visit.prompt, response_limit), outcome, *visit.place, cards])
-    value = {"stages": stages, "outcomes": list(outcomes), "texts": list(texts), "visits": rows}
+    names = list(map(visible, stages))
+    value = {"stages": names, "outcomes": list(outcomes), "texts": list(texts), "visits": rows}
     shown = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", shown))
 

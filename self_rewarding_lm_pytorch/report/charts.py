@@ -15,6 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from self_rewarding_lm_pytorch.report.visible import visible
+
 Points = Sequence[tuple[float, float]]
 Tick = tuple[float, str]
 
@@ -82,8 +84,8 @@ def duration(seconds: float) -> str:
 def tag(name: str, *children: str, **attributes: object) -> Markup:
     """One element; `_` in an attribute's name stands for `-`, and a trailing one is dropped."""
     pairs = [(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items()]
-    shown = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in pairs)
-    return Markup("<{}{}>{}</{}>").format(name, shown, Markup("").join(children), name)
+    shown = Markup("").join(Markup(' {}="{}"').format(key, visible(value)) for key, value in pairs)
+    return Markup("<{}{}>{}</{}>").format(name, shown, Markup("").join(map(visible, children)), name)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[Tick]:

@@ -11,14 +11,18 @@ import yaml
 
 from self_rewarding_lm_pytorch.errors import CheckpointError
 
+_FOLDERS = ("stages", "evaluation", "initial", "report_cards")
+
 
 def read_run(folder: Path, fresh: bool) -> tuple[dict[str, Any] | None, Any]:
     """The manifest and the plan of the run that is there; (None, None) where there is none to go on with."""
     file = folder / "manifest.json"
-    if not file.exists() and (folder / "stages").exists():
+    left = [name for name in _FOLDERS if (folder / name).exists()]
+    if left and not file.exists():
+        places = " and ".join(str(folder / name) for name in left)
         raise CheckpointError(
-            f"{folder} holds stages but no manifest.json that says of what run they are; remove "
-            f"{folder / 'stages'}, or name another run folder"
+            f"{folder} holds {', '.join(left)} but no manifest.json that says of what run they are, and a "
+            f"new run would go on from them; remove {places}, or name another run folder"
         )
     if fresh or not file.exists():
         return None, None
@@ -42,8 +46,9 @@ def clear_run(folder: Path) -> None:
         return
     for name in ("plan.yaml", "metrics.jsonl", "alarms.jsonl", "summary.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
-    for name in ("stages", "evaluation", "initial", "report_cards"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FOLDERS:  # what stayed would be taken for the new run's, so an error is one
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
     for name in _published_files(file):
         (folder / name).unlink(missing_ok=True)
     file.unlink()

@@ -123,9 +123,11 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether this plan's run is: another plan's may be, and have less to do."""
+        """Whether this plan's run is, its last checkpoint with it: another plan's may have less to do."""
         is_same = all(change.kind == "free" for change in self.changes)
-        return bool(self.manifest.get("status") == "completed") and is_same
+        if self.manifest.get("status") != "completed" or not is_same:
+            return False
+        return is_there(self.stage_folder(len(self.manifest["stages"])) / "checkpoint")
 
     def is_trained(self, number: int) -> bool:
         """Whether a stage's checkpoint was written; a stage that the plan adds has none."""

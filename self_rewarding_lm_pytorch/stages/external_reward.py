@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 from torch import nn
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.function import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -70,7 +71,7 @@ class ExternallyJudgedStage(JudgedStage):
         if self.reward_model is not None:
             device = run.env.accelerator.device
             if isinstance(self.reward_model, nn.Module):
-                self.reward_model.to(device).eval()
+                processes.share_weights(self.reward_model.to(device).eval())
             return RewardModelJudge(self.reward_model, device=device)
         named = isinstance(self.reward, str)
         function = load_reward_function(self.reward, base=run.env.base) if named else self.reward

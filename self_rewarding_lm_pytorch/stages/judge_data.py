@@ -21,7 +21,8 @@ from pydantic import Field
 
 from self_rewarding_lm_pytorch.data.files import is_there, write_json, write_text
 from self_rewarding_lm_pytorch.data.judged import judged_row, read_judged
-from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.made import each_made
+from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.prepare.judge_agreement import Agreement
@@ -154,8 +155,7 @@ class JudgeDataSettings(Settings):
         counts.prompts, counts.left_out = len(judged), data.left_out
         self._check_ratings(judged)
         if self.without is not None:
-            rows = enumerate(read_rows(self.without, base=env.base))
-            judged = without_prompts(judged, (prompt_text(row, number) for number, row in rows), counts)
+            judged = without_prompts(judged, each_made(self.without, prompt_text, base=env.base), counts)
         rest, held_out = set_aside(judged, self.held_out)
         counts.held_out = len(held_out)
         usable = usable_prompts(rest, self.agree, counts)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.generation.server import ServerSettings
 from self_rewarding_lm_pytorch.judges.base import Judge
@@ -95,6 +96,7 @@ class JudgeSettings(SamplingSettings):
             else:
                 policy, codec = policy_for(self.model), None
             policy.module.to(env.accelerator.device)
+            processes.share_weights(policy.module)
             self._other = (policy, codec or env.needed_codec(stage))
         return self._other
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.items import preference_examples
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.judges.base import Judge
@@ -52,6 +53,12 @@ class OnlineStage(ExternallyJudgedStage):
 
     def check(self, env: Environment) -> None:
         super().check(env)
+        if env.is_sharded and self.train.reference == "adapter_off":
+            raise ConfigError(
+                "reference adapter_off is asked at each step of an online stage, but with sharding: full no "
+                "process has all of the policy's weights then; take stage_start or initial, or leave "
+                "sharding out"
+            )
         if self.pairing.recycle:
             raise ConfigError(
                 f"pairing.recycle is {self.pairing.recycle}, but stage {self.name!r} is online: by the time "
@@ -97,8 +104,11 @@ class OnlineStage(ExternallyJudgedStage):
             outcome = run_training(
                 run, terms, settings, hooks=hooks, early_stopper=self.early_stopper, states=states
             )
-        finally:
-            search.write_skipped()
+        except BaseException:
+            with processes.apart():  # the others may be elsewhere
+                search.write_skipped()
+            raise
+        search.write_skipped()
         run.env.reporter.lines(search.work.counts.lines())
         outcome.add(search.work)
         outcome.num_pairs = search.work.counts.pairs

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from self_rewarding_lm_pytorch.data.files import write_json, write_text
-from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.made import each_made
+from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -230,6 +231,6 @@ def _named(sets: list[Any]) -> dict[str, Any]:
 
 def _texts(rows: Any, base: Path | None, what: str) -> list[str]:
     try:
-        return [prompt_text(row, number) for number, row in enumerate(read_rows(rows, base=base))]
+        return list(each_made(rows, prompt_text, base=base))
     except DataError as error:
         raise DataError(f"{what}: {error}") from error

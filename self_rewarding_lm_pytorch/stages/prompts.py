@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from self_rewarding_lm_pytorch.data.files import is_there, write_json
-from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.made import each_made
+from self_rewarding_lm_pytorch.data.readers import prompt_text
 from self_rewarding_lm_pytorch.data.sources import described
-from self_rewarding_lm_pytorch.errors import ConfigError, DataError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
 from self_rewarding_lm_pytorch.text import Codec, shortened
@@ -23,8 +24,7 @@ def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None
     """
     if isinstance(source, Mapping) and described(source) is None:
         source = _made(env, source, stage)
-    rows = read_rows(source, base=env.base)
-    texts = [prompt_text(row, number) for number, row in enumerate(rows)][:limit]
+    texts = list(each_made(source, prompt_text, base=env.base))[:limit]
     if not texts:
         raise DataError(f"stage {stage!r}: the prompt set is empty, so nothing can be sampled")
     return _tokenized(env, texts, stage)
@@ -60,7 +60,14 @@ def kept_prompts(run: StageRun, prompts: list[Prompt]) -> list[Prompt]:
     if not is_there(path):
         write_json(path, [prompt.text for prompt in prompts])
         return prompts
-    return _tokenized(run.env, json.loads(path.read_text(encoding="utf-8")), run.name)
+    try:
+        texts = [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}, the prompts that this stage began with, was altered ({error}); put it back from a "
+            "copy, or remove it, and the same command reads them again from the data"
+        ) from error
+    return _tokenized(run.env, texts, run.name)
 
 
 def _tokenized(env: Environment, texts: list[str], stage: str) -> list[Prompt]:

@@ -40,7 +40,8 @@ def stored_reference(
 ) -> StoredReference:
     """The reference as it is now; what the folder holds under that name is not computed again."""
     policy = run.env.policy
-    parts = ReferenceParts(folder, len(pairs), run.env.reporter.warn, name)
+    of = f"{settings.reference}, ld_alpha {settings.ld_alpha}"
+    parts = ReferenceParts(folder, len(pairs), run.env.reporter.warn, name, of)
     known = parts.read_all()
     if known is not None:
         return StoredReference(*known)

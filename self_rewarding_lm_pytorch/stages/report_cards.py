@@ -11,7 +11,7 @@ from typing import Any
 from self_rewarding_lm_pytorch import interrupts, processes
 from self_rewarding_lm_pytorch.alarms import Alarm, StopRun
 from self_rewarding_lm_pytorch.data.files import is_there, write_json
-from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 from self_rewarding_lm_pytorch.stages.alarm_log import AlarmLog
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
@@ -183,7 +183,18 @@ class ReportCards:
 def stored_cards(folder: Path) -> list[Card]:
     """The cards in a run's folder, in the order of its stages."""
     files = sorted((folder / FOLDER).glob("*.json"), key=lambda file: int(file.name.partition("-")[0]))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [_read(file) for file in files]
+
+
+def _read(file: Path) -> Card:
+    try:
+        card: Card = json.loads(file.read_text(encoding="utf-8"))
+        return {**card, "number": int(card["number"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the report card {file} was altered ({error}), so the run's cards cannot be compared; put it "
+            "back from a copy, or remove it: the summary then goes without it"
+        ) from error
 
 
 def summary_rows(cards: Sequence[Card]) -> list[dict[str, Any]]:

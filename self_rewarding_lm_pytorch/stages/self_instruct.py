@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import PrivateAttr
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.files import is_there, write_json
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.generation.server import ServerSettings
@@ -129,5 +130,6 @@ class SelfInstructStage(StageConfig, PromptSettings):
         if isinstance(self.writer, str):
             policy, codec = load_policy(self.writer)
             policy.module.to(env.accelerator.device)
+            processes.share_weights(policy.module)
         codec = codec or env.needed_codec(self.name)
         return LoadedWriter(*policy_writer(env, policy, codec, self.sampling()))

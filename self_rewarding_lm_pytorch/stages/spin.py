@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from self_rewarding_lm_pytorch.data.items import check_files, supervised_examples
 from self_rewarding_lm_pytorch.data.store import ShardStore
-from self_rewarding_lm_pytorch.errors import ConfigError, DataError
+from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, PreferencePair, Prompt
@@ -192,12 +193,21 @@ class SPINStage(StageConfig):
         found: list[Candidate] = []
         label = f"opponent's answers, iteration {iteration + 1}"
         with run.env.reporter.phase(label, len(usable), "answers") as phase:
-            for shard, start in enumerate(range(0, len(usable), size)):
+            for shard in count():
+                if len(found) >= len(usable):
+                    break
                 if not store.has(Candidate, shard):
-                    visits = [(prompt, 0) for prompt in usable[start : start + size]]
+                    visits = [(prompt, 0) for prompt in usable[len(found) : len(found) + size]]
                     sampled = sampler.sample(visits, on_progress=lambda done, _: phase.advance(done))
                     store.write(Candidate, shard, [own for (own,) in sampled], {})
                 answers = store.read(Candidate, shard)
+                due = [prompt.index for prompt in usable[len(found) : len(found) + len(answers)]]
+                if not answers or [answer.prompt_index for answer in answers] != due:
+                    raise CheckpointError(
+                        f"{store.path(Candidate, shard)} holds the answers to other items than are now due "
+                        "there; which items are played with has changed since. Take that back, or remove "
+                        f"{store.folder} to sample all of them again"
+                    )
                 run.watch.sampled(shard, answers)
                 found += answers
         return {candidate.prompt_index: candidate for candidate in found}

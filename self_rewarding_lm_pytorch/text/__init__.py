@@ -164,10 +164,11 @@ class HuggingFaceCodec:
         return self.continuation_ids("a")
 
     def _chat_ids(self, prompt: str) -> tuple[int, ...]:
-        rendered = self._rendered(prompt)
-        if not any(special in prompt for special in self._specials):
-            return self._template_ids(rendered)
-        # The prompt spells a special token: template and prompt are tokenized apart.
+        ids = self._template_ids(self._rendered(prompt))
+        if tuple(token for token in ids if token in self._special_ids) == self._template_specials:
+            return ids
+        # The prompt spells a special token, as it is or once the tokenizer has normalized it: template and
+        # prompt are tokenized apart.
         before, _, after = self._rendered(_MARK).partition(_MARK)
         return self._template_ids(before) + self.continuation_ids(prompt) + self._template_ids(after)
 
@@ -188,6 +189,17 @@ class HuggingFaceCodec:
         return tail
 
     @cached_property
+    def _special_ids(self) -> set[int]:
+        """But not what stands for unknown letters, which is nothing that a text spells."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return {*self.tokenizer.all_special_ids, *added} - {getattr(self.tokenizer, "unk_token_id", None)}
+
+    @cached_property
+    def _template_specials(self) -> tuple[int, ...]:
+        """The special tokens of the template around a prompt that spells none."""
+        return tuple(i for i in self._template_ids(self._rendered(_MARK)) if i in self._special_ids)
+
+    @cached_property
     def _specials(self) -> list[str]:
         """Texts that the tokenizer turns into one special token."""
         added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
@@ -199,10 +211,7 @@ class HuggingFaceCodec:
         messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
         tail = self._template_ids(rendered.rpartition(_MARK)[2])
-        special = set(self.tokenizer.all_special_ids) | set(
-            getattr(self.tokenizer, "added_tokens_decoder", {})
-        )
-        return next((token for token in tail if token in special), None)
+        return next((token for token in tail if token in self._special_ids), None)
 
 
 _MARK = "contentmark"  # stands for a message's content when a template is looked at

@@ -43,7 +43,8 @@ class MetricsLog:
 
     def _without_later(self, num_lines: int | None) -> str | None:
         """The file as it should be, or None where it is so."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
+        lines = text.splitlines()
         kept: list[str] = []
         own = 0
         for line in lines:

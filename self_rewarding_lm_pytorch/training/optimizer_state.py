@@ -21,23 +21,33 @@ class OptimizerState:
     def state(self) -> Part:
         tensors: dict[str, Tensor] = {}
         entries = self._optimizer.state_dict()["state"].items()
-        return Part(tensors, [[index, _packed(entry, str(index), tensors)] for index, entry in entries])
+        packed = [[index, _packed(entry, str(index), tensors)] for index, entry in entries]
+        return Part(tensors, {"of": _kind(self._optimizer), "entries": packed})
 
     def resume(self, part: Part) -> None:
+        if part.values["of"] != (now := _kind(self._optimizer)):
+            raise CheckpointError(f"the stored optimizer is {part.values['of']}, and the training's is {now}")
+        entries = part.values["entries"]
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         state = {
             index: _parted(_unpacked(entry, part.tensors), trained[index])
-            for index, entry in part.values
+            for index, entry in entries
             if index < len(trained)
         }
         groups = self._optimizer.state_dict()["param_groups"]
         known = {index for group in groups for index in group["params"]}
-        if not {index for index, _ in part.values} <= known:
+        if not {index for index, _ in entries} <= known:
             raise CheckpointError(
-                f"the stored optimizer has state for {len(part.values)} tensors, but {len(known)} train: "
+                f"the stored optimizer has state for {len(entries)} tensors, but {len(known)} train: "
                 "others require a gradient than when it was stored"
             )
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """What decides which tensors it keeps."""
+    kept = [name for name in ("amsgrad", "centered", "momentum") if optimizer.param_groups[0].get(name)]
+    return " with ".join([type(optimizer).__name__, *kept])
 
 
 def _parted(entry: Any, parameter: Tensor) -> Any:

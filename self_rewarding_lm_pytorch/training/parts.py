@@ -65,7 +65,7 @@ def fault_of(folder: Path) -> str:
         changed = [name for name, digest in digests.items() if file_digest(folder / name) != digest]
         read_head(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"it cannot be read ({error!r})"
+        return f"it cannot be read ({error!r:.200})"
     return f"{', '.join(changed)} is not as it was written" if changed else ""
 
 

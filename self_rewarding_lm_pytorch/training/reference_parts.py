@@ -20,16 +20,23 @@ from self_rewarding_lm_pytorch.training import batching
 class ReferenceParts:
     """reference-00000.safetensors and so on in a folder: PART pairs each, the last one fewer.
 
-    name: in the place of "reference", where a folder holds several. num_pairs: in all.
+    name: in the place of "reference", where a folder holds several. num_pairs: in all. of: what decides
+    them beside the pairs; those of another reference are not used.
     """
 
     def __init__(
-        self, folder: Path, num_pairs: int, warn: Callable[[str], None], name: str = "reference"
+        self,
+        folder: Path,
+        num_pairs: int,
+        warn: Callable[[str], None],
+        name: str = "reference",
+        of: str = "",
     ) -> None:
         self._folder = folder
         self._num_pairs = num_pairs
         self._warn = warn
         self._name = name
+        self._of = of
 
     def read(self, number: int) -> Tensor | None:
         """Part `number` (from 0): float32 (2, pairs), chosen and rejected; None where it is not there."""
@@ -50,7 +57,7 @@ class ReferenceParts:
         save = partial(
             save_file,
             {"chosen": chosen, "rejected": rejected},
-            metadata={"sha256": _digest(chosen, rejected)},
+            metadata={"sha256": self._digest(chosen, rejected)},
         )
         write_atomically(self._path(number), lambda path: save(filename=path))
 
@@ -62,17 +69,17 @@ class ReferenceParts:
         if not path.exists():
             return None
         size = min(batching.PART, self._num_pairs - number * batching.PART)
-        fault = "they are not as they were written, or of other pairs"
+        fault = "they are not as they were written, or of other pairs or another reference"
         try:
             with safe_open(path, framework="pt") as file:
                 sides = torch.stack([file.get_tensor(side) for side in ("chosen", "rejected")])
-                if sides.shape == (2, size) and (file.metadata() or {}).get("sha256") == _digest(*sides):
+                if sides.shape == (2, size) and (file.metadata() or {}).get("sha256") == self._digest(*sides):
                     return sides
         except (SafetensorError, OSError, RuntimeError) as error:
             fault = f"they cannot be read ({error})"
         self._warn(f"the reference log-probs in {path} are not used: {fault}; they are computed again")
         return None
 
-
-def _digest(chosen: Tensor, rejected: Tensor) -> str:
-    return hashlib.sha256(chosen.numpy().tobytes() + rejected.numpy().tobytes()).hexdigest()
+    def _digest(self, chosen: Tensor, rejected: Tensor) -> str:
+        sides = chosen.numpy().tobytes() + rejected.numpy().tobytes()
+        return hashlib.sha256(self._of.encode() + sides).hexdigest()

@@ -79,7 +79,7 @@ class TrainingStates:
         if fault:
             self._warn(
                 f"the training state {path} is not used: {fault}. What was trained since the state before "
-                "it, or since this training began, is trained again; the result is the same"
+                "it, or since this training began, is trained again, as the plan now says"
             )
         return not fault
 

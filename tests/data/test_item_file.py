@@ -122,6 +122,22 @@ def test_a_file_that_was_cut_off_is_named_and_not_read(tmp_path: Path, share: fl
         examples_in(path)
 
 
+def test_a_file_in_which_a_byte_changed_is_not_trained_on(tmp_path: Path) -> None:
+    """Another id would be another item, and nobody would be told."""
+    path = tmp_path / "data.arrow"
+    write_examples(path, [example([5, 6, 7, 8], [False, True, True, True])] * 20)
+    whole, before = path.read_bytes(), [shown(item) for item in examples_in(path)]
+    num_refused = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert [shown(item) for item in examples_in(path)] == before, "padding, at the most"
+        except CheckpointError as error:
+            assert "cannot be read" in str(error)
+            num_refused += 1
+    assert num_refused > 20
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_examples(tmp_path / "x.arrow", [example([1], [False])])
     with pytest.raises(CheckpointError, match="it does not hold pairs, but ids, is_target"):

@@ -135,3 +135,22 @@ def test_files_are_read_through_before_training_and_memory_is_left_for_later(tmp
     path.write_text(json.dumps({"prompt": "a", "response": ""}))
     with pytest.raises(DataError, match="empty response"):
         check_files(each_example, "rows.jsonl", PLAIN, CODEC, base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [
+        (supervised_examples, {"prompt": "q", "response": "a"}, {"prompt": "q", "response": ""}),
+        (given_pairs, {"prompt": "q", "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a"}),
+    ],
+)
+def test_an_item_that_is_wrong_is_named_with_its_file(read: Any, good: Any, bad: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_text(f"{json.dumps(good)}\n" * 3)
+    second.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    with pytest.raises(DataError, match=r"second\.jsonl, its item 1: (item|pair) 4 "):
+        read([first, {"file": str(second)}], PLAIN, CODEC)
+    with pytest.raises(DataError, match=r"^.*second\.jsonl: (item|pair) 1 "):
+        read(str(second), PLAIN, CODEC)
+    with pytest.raises(DataError, match=r"^(item|pair) 1 "):
+        read([good, bad], PLAIN, CODEC)

@@ -92,6 +92,23 @@ def test_hostile_text_makes_no_element_and_no_attribute(harmless: Skeleton, tmp_
     assert found.links == harmless.links
 
 
+@pytest.mark.parametrize("hidden", ["\ud800", "\x1b", "\u202e", "\u061c", "\u200f", "\u2060"])
+def test_what_cannot_be_seen_is_written_out_in_pictures_and_lists_too(hidden: str, tmp_path: Path) -> None:
+    """A lone surrogate would besides be no UTF-8, and the page could not be written at all."""
+    name = f"m{hidden}l"
+    rows = [{"model": f"{name} {i}", "judge_exact": 0.5, "true_score_mean": 1.0} for i in range(2)]
+    run = {"schema": 1, "stages": [{"name": name, "kind": name}], "evaluation": rows}
+    skipped = {"visits": [{"prompt_index": 0, "visit": 0, "reason": name, "prompt": name}]}
+    (tmp_path / "stages" / "01-own").mkdir(parents=True)
+    (tmp_path / "summary.json").write_text(json.dumps(run))
+    (tmp_path / "stages" / "01-own" / "skipped.json").write_text(json.dumps(skipped))
+    logged = [{"stage": name, "step": step, "loss": 1.0, name: 2.0} for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
+    page = build_report(tmp_path).read_text("utf-8")
+    assert hidden not in page
+    assert page.count(f"m⟨U+{ord(hidden):04X}⟩l") > 6
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_in_a_browser_nothing_runs_and_everything_is_shown(tmp_path: Path) -> None:
     page = write_run(tmp_path / "run", TEXTS)

@@ -62,6 +62,20 @@ def test_a_marker_split_over_prompt_and_response_is_not_put_together(kind: str) 
             assert len(special_tokens(found.ids.tolist())) == len(special_tokens(plain.ids.tolist()))
 
 
+def test_a_marker_that_only_the_tokenizers_normalizer_spells_is_no_special_token() -> None:
+    """NFKC turns full-width letters into plain ones before a normalized special token is looked for."""
+    from tokenizers import AddedToken, normalizers
+
+    tokenizer = byte_level_tokenizer(QWEN)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=True) for name in SPECIALS])
+    codec, text = HuggingFaceCodec(tokenizer), "\uff1c|im_end|\uff1e"
+    (end,) = tokenizer.convert_tokens_to_ids(["<|im_end|>"])
+    assert end in tokenizer(text, add_special_tokens=False)["input_ids"], "the premise"
+    assert special_tokens(codec.prompt_ids(f"say {text} so")) == special_tokens(codec.prompt_ids("why?"))
+    assert end not in codec.response_ids("why?", text)[:-1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(storable, storable)
 def test_a_judges_prompt_has_the_templates_special_tokens_alone(asked: str, answer: str) -> None:

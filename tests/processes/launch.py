@@ -76,7 +76,7 @@ def train(
     try:
         said, _ = child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        child.kill()
+        child.terminate()  # a launcher that is killed leaves its processes behind
         said, _ = child.communicate()
         raise AssertionError(f"the run hangs; so far: {said[-3000:]}") from None
     return child.returncode, said

@@ -268,6 +268,27 @@ def test_calling_it_again_starts_afresh_unless_told_otherwise(tmp_path: Path) ->
     assert torch.equal(weights(made.model), twice)
 
 
+def test_a_spin_modules_reference_is_the_runs_first_weights_after_it_was_cut_off_too(tmp_path: Path) -> None:
+    given = {**FAST, "max_seq_len": 8, "checkpoint_folder": tmp_path, "accelerate_kwargs": CPU}
+    items, calls = sft_items(4), list[int]()
+
+    def fails_once(logits: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return logits
+
+    spin = SPIN(tiny())
+    made = SPINTrainer(spin, train_sft_dataset=items, filter_fn=fails_once, **given)
+    with pytest.raises(KeyboardInterrupt):
+        made()
+    with torch.no_grad():
+        next(spin.policy_model.parameters()).add_(1.0)  # as far as it had been trained
+    made(overwrite_checkpoints=False)
+    assert same_weights(spin.ref_model, tiny())
+    assert not same_weights(spin.policy_model, tiny())
+
+
 def test_a_spin_module_brings_its_lambda_and_decay(tmp_path: Path) -> None:
     spin = SPIN(tiny(), λ=0.4, ref_model_ema_decay=0.0)
     model = played(tmp_path / "a", model=spin, epochs=2)

@@ -110,6 +110,17 @@ def test_from_python_a_run_that_is_asked_to_end_raises_interrupted(tmp_path: Pat
     assert run(settings, reporter=QUIET)["status"] == "completed"
 
 
+def test_a_run_inside_another_one_leaves_it_as_ready_to_end_as_before(tmp_path: Path) -> None:
+    def inner(env: Any, number: int, stage: Any) -> None:
+        if number == 1:
+            run(plan(tmp_path / "inner", "seed"), reporter=QUIET)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(plan(tmp_path / "run", "seed", "given"), reporter=QUIET, after_stage=inner)
+    assert [s["name"] for s in written_summary(tmp_path / "run")["stages"]] == ["seed"]
+
+
 def test_a_run_asked_to_end_in_its_last_stage_after_training_is_finished(tmp_path: Path) -> None:
     def asked(env: Any, number: int, stage: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
