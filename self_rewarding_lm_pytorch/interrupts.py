@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,4 +65,5 @@ def _ask(number: int, frame: FrameType | None) -> None:
     if len(_asked) > 1:
         raise Interrupted(number)
     if processes.is_main():
-        sys.stderr.write("\nending once what is under way is stored; the same signal again ends at once\n")
+        # Not sys.stderr, which the signal may have come in the middle of.
+        os.write(2, b"\nending once what is under way is stored; the same signal again ends at once\n")

@@ -23,7 +23,8 @@ from statistics import fmean, stdev
 import torch
 
 from self_rewarding_lm_pytorch.data.collate import collate
-from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.columns import prompt_text
+from self_rewarding_lm_pytorch.data.readers import read_rows
 from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.judges.function import load_reward_function

@@ -15,7 +15,8 @@ import json
 import re
 from pathlib import Path
 
-from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.columns import prompt_text
+from self_rewarding_lm_pytorch.data.readers import read_rows
 from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.models.load import load_policy

@@ -76,7 +76,8 @@ def evaluate(
     """
     from self_rewarding_lm_pytorch.cli.evaluate_models import Source, contestants
     from self_rewarding_lm_pytorch.cli.evaluate_work import Evaluation, validated
-    from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+    from self_rewarding_lm_pytorch.data.columns import prompt_text
+    from self_rewarding_lm_pytorch.data.readers import read_rows
     from self_rewarding_lm_pytorch.evaluation.tournament import pairings
     from self_rewarding_lm_pytorch.progress import Reporter
     from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings

@@ -8,13 +8,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.columns import prompt_and_response, prompt_chosen_rejected
 from self_rewarding_lm_pytorch.data.made import each_made
-from self_rewarding_lm_pytorch.data.readers import (
-    Source,
-    is_in_files,
-    prompt_and_response,
-    prompt_chosen_rejected,
-)
+from self_rewarding_lm_pytorch.data.readers import Source, is_in_files
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePair

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.columns import checked_text, prompt_text
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.open_assistant import first_turns, is_message, is_tree, told
-from self_rewarding_lm_pytorch.data.readers import Source, checked_text, prompt_text
+from self_rewarding_lm_pytorch.data.readers import Source
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 

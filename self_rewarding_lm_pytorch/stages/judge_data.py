@@ -19,10 +19,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from self_rewarding_lm_pytorch.data.columns import prompt_text
 from self_rewarding_lm_pytorch.data.files import is_there, write_json, write_text
 from self_rewarding_lm_pytorch.data.judged import judged_row, read_judged
 from self_rewarding_lm_pytorch.data.made import each_made
-from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text
+from self_rewarding_lm_pytorch.data.readers import is_in_files
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.prepare.judge_agreement import Agreement

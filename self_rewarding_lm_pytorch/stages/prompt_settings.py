@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from self_rewarding_lm_pytorch.data.columns import prompt_text
 from self_rewarding_lm_pytorch.data.files import write_json, write_text
 from self_rewarding_lm_pytorch.data.made import each_made
-from self_rewarding_lm_pytorch.data.readers import is_in_files, prompt_text
+from self_rewarding_lm_pytorch.data.readers import is_in_files
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.generation.sampling import Sampling
 from self_rewarding_lm_pytorch.models.policy import Policy

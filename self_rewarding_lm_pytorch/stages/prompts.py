@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from self_rewarding_lm_pytorch.data.columns import prompt_text
 from self_rewarding_lm_pytorch.data.files import is_there, write_json
 from self_rewarding_lm_pytorch.data.made import each_made
-from self_rewarding_lm_pytorch.data.readers import prompt_text
 from self_rewarding_lm_pytorch.data.sources import described
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.records import Prompt

@@ -11,13 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from self_rewarding_lm_pytorch.data.readers import (
-    is_in_files,
-    prompt_and_response,
-    prompt_chosen_rejected,
-    prompt_text,
-    read_rows,
-)
+from self_rewarding_lm_pytorch.data.columns import prompt_and_response, prompt_chosen_rejected, prompt_text
+from self_rewarding_lm_pytorch.data.readers import is_in_files, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
 
 ROWS = [

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_rewarding_lm_pytorch.data.readers import file_hashes, is_in_files, prompt_and_response, read_rows
+from self_rewarding_lm_pytorch.data.columns import prompt_and_response
+from self_rewarding_lm_pytorch.data.readers import file_hashes, is_in_files, read_rows
 from self_rewarding_lm_pytorch.data.sources import DataSource, described
 from self_rewarding_lm_pytorch.errors import DataError
 

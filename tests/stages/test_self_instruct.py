@@ -12,7 +12,8 @@ import torch
 import yaml
 from torch import nn
 
-from self_rewarding_lm_pytorch.data.readers import prompt_text, read_rows
+from self_rewarding_lm_pytorch.data.columns import prompt_text
+from self_rewarding_lm_pytorch.data.readers import read_rows
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.prepare.attempts import Attempt, AttemptStore
