@@ -347,6 +347,7 @@ def test_the_demos_meta_examples_are_right_in_either_place_and_fit_the_model() -
 def _experiment() -> Any:
     folder = Path(__file__).resolve().parents[2] / "experiments"
     sys.path.insert(0, str(folder))
+    _forget_common()  # the benchmarks have a module of that name, too
     try:
         spec = importlib.util.spec_from_file_location("experiments_meta_judging", folder / "meta_judging.py")
         assert spec is not None and spec.loader is not None
@@ -356,4 +357,9 @@ def _experiment() -> Any:
         return module
     finally:
         sys.path.remove(str(folder))
-        sys.modules.pop("common", None)
+        _forget_common()
+
+
+def _forget_common() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "common"]:
+        del sys.modules[name]
