@@ -46,11 +46,6 @@ def agreed(value: T) -> T:
     return found
 
 
-def any_of(flag: bool) -> bool:
-    """Whether the flag is set in any process."""
-    return any(gathered(flag))
-
-
 def gathered(part: T) -> list[T]:
     """Every process's part, in the order of their ranks. They are pickled."""
     if not _is_several():

@@ -102,8 +102,3 @@ def parted_as(whole: Tensor, example: Tensor) -> Tensor:
     if not isinstance(example, DTensor):
         return whole
     return distribute_tensor(whole, example.device_mesh, example.placements, src_data_rank=None)
-
-
-def num_held(module: nn.Module) -> int:
-    """Elements of the parameters that this process holds."""
-    return sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in module.parameters())

@@ -74,7 +74,7 @@ class Stepper:
                 "train on; look for empty responses in the data"
             )
         for share in self._parallel.own(term, items):
-            # No generator's state needs to be saved, and it is the same whichever process reads this.
+            # A function of the step and the share, so no generator's state needs to be saved.
             torch.manual_seed(address("dropout", *self._seed, step, term.name, share.number))
             batch = term.objective.collate(share.items).to(self._policy.device)
             loss, sums = term.objective.loss(self._parallel.model, batch)

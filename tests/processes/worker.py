@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.collate import collate
@@ -23,7 +25,7 @@ from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
-from self_rewarding_lm_pytorch.models.sharding import ShardedTwin, num_held, whole_tensor
+from self_rewarding_lm_pytorch.models.sharding import ShardedTwin, whole_tensor
 from self_rewarding_lm_pytorch.records import Candidate, Example, Prompt
 from tests.stages import worlds
 
@@ -33,7 +35,6 @@ def agreements(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "agreed": processes.agreed(f"of {processes.rank()}"),
         "gathered": processes.gathered(processes.rank() * 10),
-        "any": [processes.any_of(processes.rank() == 1), processes.any_of(False)],
         "on main": processes.on_main(processes.rank),
         "parts of 5": [[*range(5)][part] for part in processes.gathered(processes.own_part(5))],
         "parts of 1": [[0][part] for part in processes.gathered(processes.own_part(1))],
@@ -132,6 +133,11 @@ def sharded(kind: str) -> dict[str, Any]:
         "logits": max(float((found - logits[2]).abs().max()) for found in logits[:2]),
         "parts": sorted({type(p).__name__ for p in twin.policy.module.parameters()}),
     }
+
+
+def num_held(module: nn.Module) -> int:
+    """Elements of the parameters that this process holds."""
+    return sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in module.parameters())
 
 
 def _example(length: int, seed: int) -> Example:
