@@ -22,7 +22,7 @@ test: setup  ## The tests
 	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
 
 test-slow: setup  ## The tests that take minutes: the contract scripts, the demo's bars
-	$(BIN)/pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 test-reliability: setup  ## Runs killed at random instants of every kind of work, and gone on with (ARGS="--seed 7")
 	@$(BIN)/python -m tests.reliability.kills $(ARGS)

@@ -16,13 +16,29 @@ VoteStatus = Literal["parsed", "forced", "expected", "unparsed"]
 """How a vote came to its score; an unparsed vote has none."""
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+Conversation = tuple[Message, ...]
+"""A system's message at most, first; then a user's and an assistant's in turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt of a stage."""
 
     index: int  # position in the stage's prompt list
-    text: str  # as the user wrote it, before any chat template
+    text: str  # as the user wrote it, before any chat template; a conversation as judges are shown it
     ids: tuple[int, ...]  # as the policy reads it: template and special tokens included
+    turns: Conversation = ()  # where it is more than one user's message: these, up to that which is answered
 
 
 @dataclass(frozen=True, slots=True)
