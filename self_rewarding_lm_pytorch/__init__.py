@@ -22,6 +22,7 @@ _NAMES = {
     "create_default_paper_config": "published.paper",
     "create_mock_dataset": "published.mock",
     "run": "pipeline",
+    "Callback": "callbacks",
     "load_checkpoint": "models.checkpoints",
     "top_p": "generation.filters",
     "top_k": "generation.filters",
@@ -31,6 +32,7 @@ _NAMES = {
 __all__ = [
     "DPO",
     "SPIN",
+    "Callback",
     "DPOTrainer",
     "ExternalRewardDPOConfig",
     "RewardConfig",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from self_rewarding_lm_pytorch.callbacks import Callback
     from self_rewarding_lm_pytorch.generation.filters import min_p, top_k, top_p
     from self_rewarding_lm_pytorch.models.checkpoints import load_checkpoint
     from self_rewarding_lm_pytorch.pipeline import run

@@ -13,13 +13,19 @@ from pydantic import BaseModel, Field, ValidationError
 
 from self_rewarding_lm_pytorch.data.readers import is_in_files
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
+from self_rewarding_lm_pytorch.objects import beside
 from self_rewarding_lm_pytorch.plans.expansion import expanded
 from self_rewarding_lm_pytorch.plans.scaling import data_sources, plain_prompts, scaled_part, scaled_stage
 from self_rewarding_lm_pytorch.plans.yaml import copied, read_yaml
-from self_rewarding_lm_pytorch.stages import STAGES
+from self_rewarding_lm_pytorch.stages import STAGES, stage_kind, stage_of
+from self_rewarding_lm_pytorch.stages.adapter_settings import PlanAdapter
 from self_rewarding_lm_pytorch.stages.alarm_settings import AlarmSettings
 from self_rewarding_lm_pytorch.stages.base import GenerationSettings, Settings, StageConfig
 from self_rewarding_lm_pytorch.stages.card_settings import ReportCardSettings
+from self_rewarding_lm_pytorch.stages.chat_settings import ChatSettings
+from self_rewarding_lm_pytorch.stages.push_settings import PushToHub
+from self_rewarding_lm_pytorch.stages.tracker_settings import Trackers
+from self_rewarding_lm_pytorch.training.device import Device
 
 
 class Plan(Settings):
@@ -27,17 +33,23 @@ class Plan(Settings):
 
     model: Any  # hub name, folder, module:factory; from Python also an nn.Module
     tokenizer: Any = None  # from Python: a codec, or a Hugging Face tokenizer
+    chat: ChatSettings | None = None  # how prompts are put into chat: system text, template, reasoning
     seed: int = 0
     run: Path = Path("runs/run")
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights; auto: as they were saved
     trust_remote_code: bool = False  # whether code that the model's folder or hub name brings is run
+    device: Device = "auto"  # auto, cpu, cuda, cuda:N or mps: of the model, and of judges and reward models
     accelerate: dict[str, Any] = Field(default_factory=dict)  # arguments of accelerate.Accelerator
     sharding: Literal["none", "full"] = "none"  # full: each of several processes trains a part of the weights
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     # Of a training's state; 0: after every step.
     save_every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
     stages: list[Any]
+    adapter: PlanAdapter = None  # LoRA or QLoRA in the place of the model's own weights
     report_card: ReportCardSettings | None = None  # how well the model judges, between stages
+    trackers: Trackers = Field(default_factory=list)  # tensorboard, wandb, ...
+    keep_last: Annotated[int, Field(ge=1)] | None = None  # finished stages whose checkpoints stay; null: all
+    push_to_hub: PushToHub = None  # OWNER/NAME: where the last checkpoint goes when the run is done
     alarms: AlarmSettings = Field(default_factory=AlarmSettings)  # what makes the run warn, or stop
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # of all amounts of work; plans/scaling.py says which
     was_scaled_by: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a resolved plan, whose amounts say it
@@ -53,6 +65,11 @@ def load_plan(source: Any, overrides: Sequence[str] = ()) -> Plan:
     if isinstance(source, str | Path):
         base = Path(source).parent
         source = read_yaml(Path(source))
+    with beside(base):
+        return _loaded(source, overrides, base)
+
+
+def _loaded(source: Any, overrides: Sequence[str], base: Path | None) -> Plan:
     if not isinstance(source, Mapping):
         raise ConfigError(
             f"a plan must be a mapping with model and stages, not {type(source).__name__}; give a YAML file, "
@@ -121,19 +138,19 @@ def _check_names(entries: list[Any], problems: list[str]) -> None:
 
 def _stage(entry: Any, number: int, problems: list[str]) -> StageConfig | None:
     if isinstance(entry, StageConfig):
+        entry.kind = entry.kind or type(entry).__name__
         entry.name = entry.name or entry.kind
         return entry
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str):
-        problems.append(f"stage {number}: needs a kind, one of {', '.join(STAGES)}")
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str | type):
+        problems.append(f"stage {number}: needs a kind, one of {', '.join(STAGES)}, or your own file.py:Name")
         return None
     where = f"stage {number} ({entry.get('name', entry['kind'])})"
     try:
-        kind = STAGES[entry["kind"]]
+        kind = stage_kind(entry["kind"])
+        stage = stage_of(dict(entry))
     except ConfigError as error:
         problems.append(f"{where}: {error}")
         return None
-    try:
-        stage = kind.model_validate(entry)
     except ValidationError as error:
         problems += _messages(error, where, kind)
         return None

@@ -1,29 +1,21 @@
 """Live progress with rates and time left; plain lines where there is no terminal.
 
 What is said may hold text of data files, models and servers: it is printed as it is, never as markup, and
-what a terminal would act on is written out.
+what a terminal would act on is written out. All of it goes to the package's logger as well, lines and tables
+as INFO, warnings as WARNING, for applications that want it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+LOGGER = logging.getLogger("self_rewarding_lm_pytorch")
+LOGGER.addHandler(logging.NullHandler())
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDE = 400
@@ -72,20 +64,30 @@ class Phase:
 
 
 class Reporter:
-    """Where a run says what it does. `quiet` says nothing but warnings."""
+    """Where a run says what it does. `quiet` says nothing but warnings and tables.
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=False, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    stderr: whether it says so on standard error. logs: whether what `quiet` does not show is logged all the
+    same; what is shown is always logged.
+    """
+
+    def __init__(self, *, quiet: bool = False, stderr: bool = False, logs: bool = False) -> None:
+        from rich.console import Console  # here, as importing the library should cost little
+
+        self._console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
         if not self._console.is_terminal:
             self._console.width = _WIDE  # a file or a pipe has no edge to wrap at
         self._quiet = quiet
+        self._logs = logs or not quiet
         self._said: set[str] = set()
 
     def say(self, text: str) -> None:
+        if self._logs:
+            LOGGER.info("%s", printable(text))
         if not self._quiet:
             self._console.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
+        LOGGER.warning("%s", printable(text))
         self._console.print(f"warning: {printable(text)}", markup=False, style="yellow")
 
     def say_once(self, text: str) -> None:
@@ -98,11 +100,17 @@ class Reporter:
             self.say(indent + line)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=Text(printable(title), "table.title"), title_justify="left")
         for number, column in enumerate(columns):
             table.add_column(Text(printable(column)), justify="left" if number == 0 else "right")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
+        LOGGER.info("%s", printable(title))
+        for cells in (columns, *rows):
+            LOGGER.info("%s", printable(" | ".join(cells)))
         self._console.print(table)
 
     @contextmanager
@@ -122,17 +130,19 @@ class Reporter:
 
     @contextmanager
     def _bar(self, phase: Phase) -> Iterator[None]:
+        from rich import progress as bars
+
         columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.description}", markup=False),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[rate]}", markup=False),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with bars.Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(phase.label, total=phase.total, rate="", note="")
             advance = phase.advance
 

@@ -18,7 +18,7 @@ POINTWISE = "judge task : {{ prompt }} answer : {{ response }} judge :"
 PAIRWISE = "judge task : {{ prompt }} answer 1 : {{ first }} answer 2 : {{ second }} judge :"
 META = "judge judge : {{ judge_prompt }} judge 1 : {{ first }} judge 2 : {{ second }} judge :"
 SHOTS = "{% for shot in shots %}task {{ shot }} {% endfor %}task"
-PLACES = ("hub", "split", "messages", "open_assistant", "lang", "file")
+PLACES = ("hub", "split", "messages", "turns", "open_assistant", "lang", "file")
 
 
 def untrained(seed: int = 0) -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from self_rewarding_lm_pytorch.cli.output import echo
+from self_rewarding_lm_pytorch.cli.parts_options import Device, Dtype, Factory
 from self_rewarding_lm_pytorch.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from self_rewarding_lm_pytorch.cli.evaluate_models import Contestant, Source
+    from self_rewarding_lm_pytorch.cli.evaluate_models import Contestant
     from self_rewarding_lm_pytorch.cli.evaluate_work import Arbiter
     from self_rewarding_lm_pytorch.evaluation.tournament import Tournament
     from self_rewarding_lm_pytorch.progress import Reporter
@@ -58,12 +60,9 @@ def evaluate(
     ] = "auto",
     tie_margin: Annotated[float, typer.Option(min=0, help="Points by which two scores must differ.")] = 0.0,
     initial: Annotated[bool, typer.Option("--initial", help="Also the model as the run began.")] = False,
-    model: Annotated[
-        str | None, typer.Option(help="module:factory that builds the model of checkpoints that are weights.")
-    ] = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "auto"], typer.Option(help="Of the weights.")
-    ] = "float32",
+    factory: Factory = None,
+    dtype: Dtype = None,
+    device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Folder. Default: RUN/evaluation/head-to-head, or head-to-head.")
     ] = None,
@@ -74,24 +73,25 @@ def evaluate(
     Answers and verdicts are kept in the folder and used again while what they depend on is the same. The
     folder also holds each model's outputs and annotations, and a leaderboard, as AlpacaEval reads them.
     """
-    from self_rewarding_lm_pytorch.cli.evaluate_models import Source, contestants
+    from self_rewarding_lm_pytorch.cli.evaluate_models import contestants
     from self_rewarding_lm_pytorch.cli.evaluate_work import Evaluation, validated
-    from self_rewarding_lm_pytorch.data.columns import prompt_text
-    from self_rewarding_lm_pytorch.data.readers import read_rows
+    from self_rewarding_lm_pytorch.data.columns import prompt_of
+    from self_rewarding_lm_pytorch.data.made import each_made
     from self_rewarding_lm_pytorch.evaluation.tournament import pairings
+    from self_rewarding_lm_pytorch.parts.rows import plain
     from self_rewarding_lm_pytorch.progress import Reporter
     from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 
-    source, reporter = Source(model, dtype), Reporter(quiet=quiet)
-    found = contestants(models, source, is_initial_wanted=initial)
+    reporter = Reporter(quiet=quiet)
+    found = contestants(models, factory=factory, dtype=dtype, is_initial_wanted=initial)
     names = [each.name for each in found]
     if baseline is not None and baseline not in names:
         raise ConfigError(f"--baseline {baseline!r} is none of the models compared: {', '.join(names)}")
     server = {"url": server_url, "model": server_model}
     rewards = {"reward": reward, "reward_model": reward_model}
-    arbiter = _arbiter(judge, rewards, server, judge_mode, judge_set or [], found, source)
+    arbiter = _arbiter(judge, rewards, server, judge_mode, judge_set or [], found, (factory, dtype, device))
     work = Evaluation(
-        prompts=[prompt_text(row, number) for number, row in enumerate(read_rows(prompts))][:num],
+        prompts=[plain(asked) for asked in islice(each_made(prompts, prompt_of), num)],
         models=found,
         arbiter=arbiter,
         sampling=validated(
@@ -106,6 +106,7 @@ def evaluate(
         dataset=prompts.stem,
         reporter=reporter,
         tie_margin=tie_margin,
+        device=device,
     )
     show(work.run(pairings(names, work.baseline, pairs)), arbiter.name, reporter)
     echo(f"written: {work.folder}")
@@ -118,11 +119,14 @@ def _arbiter(
     mode: str,
     further: Sequence[str],
     models: Sequence[Contestant],
-    source: Source,
+    loading: tuple[str | None, str | None, str],
 ) -> Arbiter:
+    from self_rewarding_lm_pytorch.cli.evaluate_models import Contestant
     from self_rewarding_lm_pytorch.cli.evaluate_work import Arbiter, validated
+    from self_rewarding_lm_pytorch.parts.models import named_model
     from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 
+    factory, dtype, device = loading
     is_served = any(value is not None for value in server.values())
     named = {kind: name for kind, name in rewards.items() if name is not None}
     if (judge is not None) + len(named) + is_served != 1:
@@ -131,7 +135,7 @@ def _arbiter(
             "or --server-url with --server-model"
         )
     for kind, name in named.items():
-        return _of_reward(kind, name, further)
+        return _of_reward(kind, name, further, device)
     values = {"mode": mode, **_overrides(further)}
     if is_served:
         settings = validated("the judge", JudgeSettings, {**values, "server": server})
@@ -140,18 +144,16 @@ def _arbiter(
     assert judge is not None
     settings = validated("the judge", JudgeSettings, values)
     own = next((each for each in models if each.name == judge), None)
-    load = own.load if own is not None else lambda: source.load(judge)
-    identity = {
-        "model": own.identity if own is not None else judge,
-        "settings": settings.model_dump(mode="json"),
-    }
-    return Arbiter(settings, None, load, judge, identity)
+    own = own or Contestant(judge, named_model(judge, factory=factory, dtype=dtype))
+    identity = {"model": own.identity, "settings": settings.model_dump(mode="json")}
+    return Arbiter(settings, None, own.model, judge, identity)
 
 
-def _of_reward(kind: str, name: str, further: Sequence[str]) -> Arbiter:
+def _of_reward(kind: str, name: str, further: Sequence[str], device: str) -> Arbiter:
     from self_rewarding_lm_pytorch.cli.evaluate_work import Arbiter
     from self_rewarding_lm_pytorch.judges.function import FunctionJudge, load_reward_function
     from self_rewarding_lm_pytorch.judges.text_reward import TextRewardJudge
+    from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 
     if further:
         raise ConfigError(f"--judge-set is about a model that writes judgments, and {name} gives numbers")
@@ -160,7 +162,11 @@ def _of_reward(kind: str, name: str, further: Sequence[str]) -> Arbiter:
         return Arbiter(
             None, lambda: FunctionJudge(function), None, name, {kind: name, "file": _content(name)}
         )
-    return Arbiter(None, lambda: TextRewardJudge.load(name), None, name, {kind: name})
+
+    def loaded() -> TextRewardJudge:
+        return TextRewardJudge.load(name, device=make_accelerator({}, device).device)
+
+    return Arbiter(None, loaded, None, name, {kind: name})
 
 
 def _overrides(given: Sequence[str]) -> dict[str, Any]:
@@ -185,8 +191,10 @@ def _content(reward: str) -> str:
 
 
 def _default_folder(models: str) -> Path:
+    from self_rewarding_lm_pytorch.parts.models import is_run
+
     run = Path(models)
-    return run / "evaluation" / "head-to-head" if (run / "manifest.json").is_file() else Path("head-to-head")
+    return run / "evaluation" / "head-to-head" if is_run(run) else Path("head-to-head")
 
 
 def show(result: Tournament, judge: str, reporter: Reporter) -> None:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from self_rewarding_lm_pytorch.cli.evaluate_models import Contestant, Loaded
+from self_rewarding_lm_pytorch.cli.evaluate_models import Contestant
 from self_rewarding_lm_pytorch.data.files import write_json
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.evaluation import alpaca, tournament
@@ -22,6 +22,8 @@ from self_rewarding_lm_pytorch.evaluation.head_to_head import Verdict
 from self_rewarding_lm_pytorch.evaluation.kept import kept
 from self_rewarding_lm_pytorch.evaluation.tournament import Pair, Tournament
 from self_rewarding_lm_pytorch.judges.base import Judge
+from self_rewarding_lm_pytorch.parts.models import NamedModel, environment_of
+from self_rewarding_lm_pytorch.parts.rows import Asked, prompt_record, written
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment
@@ -29,7 +31,7 @@ from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.stages.served_judging import served_budgets, served_judge
-from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
+from self_rewarding_lm_pytorch.text import UNFINISHED, Codec, reasoning_of
 
 _STAGE = "evaluate"  # how errors name what samples and judges here
 
@@ -40,7 +42,7 @@ class Arbiter:
 
     settings: JudgeSettings | None
     reward: Callable[[], Judge] | None  # a function's or a reward model's judge
-    load: Callable[[], Loaded] | None  # the judging model; None where it is served, or a function
+    model: NamedModel | None  # the judging model; None where it is served, or a function
     name: str
     identity: Any  # JSON that differs where its verdicts may
 
@@ -49,7 +51,7 @@ class Arbiter:
 class Evaluation:
     """One evaluation; `folder` is where its files go."""
 
-    prompts: Sequence[str]
+    prompts: Sequence[Asked]
     models: Sequence[Contestant]
     arbiter: Arbiter
     sampling: SamplingSettings
@@ -60,7 +62,7 @@ class Evaluation:
     dataset: str
     reporter: Reporter
     tie_margin: float = 0.0
-    accelerator: Any = field(default_factory=lambda: make_accelerator({}))
+    device: str = "auto"  # as a plan says it
 
     def run(self, pairs: Sequence[Pair]) -> Tournament:
         judge, budgets = self._judge()
@@ -82,8 +84,8 @@ class Evaluation:
                 phase.advance()
                 return tournament.verdicts_from_rows(rows)
 
-            texts = [Prompt(i, text, ()) for i, text in enumerate(self.prompts)]
-            found = tournament.judged(judge, texts, answers, pairs, tie_margin=self.tie_margin, keep=keep)
+            asked = _read(self.prompts, None)
+            found = tournament.judged(judge, asked, answers, pairs, tie_margin=self.tie_margin, keep=keep)
         result = tournament.result(answers, found, self.baseline, seed=(self.seed, _STAGE))
         self._write(answers, result)
         return result
@@ -101,17 +103,16 @@ class Evaluation:
             return served_judge(
                 settings, settings.server, budget=budget, seed=seed, num_candidates=2
             ), budgets
-        assert self.arbiter.load is not None
-        policy, codec = self._placed(self.arbiter.load())
-        env = Environment(policy, codec, self.seed, self.accelerator, self.reporter)
-        read = _tokenized(self.prompts, codec)
+        assert self.arbiter.model is not None
+        env = self._environment(self.arbiter.model)
+        read = _read(self.prompts, env.codec)
         budgets = settings.budgets(env, _STAGE, read, response=wanted, max_seq_len=None)
         return settings.build(env, _STAGE, budget=budgets.judgment, seed=seed), budgets
 
     def _answers(self, model: Contestant, max_new_tokens: int) -> list[Answer]:
         basis = {
             "model": model.identity,
-            "prompts": _hash(list(self.prompts)),
+            "prompts": _hash(written(self.prompts)),
             "sampling": self.sampling.model_dump(mode="json"),
             "max_new_tokens": max_new_tokens,
             "seed": self.seed,
@@ -120,27 +121,35 @@ class Evaluation:
         return from_rows(kept(path, basis, partial(self._sampled, model, max_new_tokens)))
 
     def _sampled(self, model: Contestant, max_new_tokens: int) -> list[dict[str, Any]]:
-        policy, codec = self._placed(model.load())
-        env = Environment(policy, codec, self.seed, self.accelerator, self.reporter)
+        env = self._environment(model.model)
+        codec = env.needed_codec(_STAGE)
         with self.reporter.phase(f"{model.name}: answers", len(self.prompts), "answers") as phase:
             found = sample_answers(
                 env.generator(),
                 codec,
-                _tokenized(self.prompts, codec),
+                _read(self.prompts, codec),
                 sampling=self.sampling.sampling(),
                 max_new_tokens=max_new_tokens,
-                max_length=policy.max_length,
+                max_length=env.policy.max_length,
                 seed=(self.seed, _STAGE),
                 on_progress=lambda answers, tokens: phase.advance(answers),
             )
-        return as_rows(found)
+        return as_rows(self._without_reasoning(found, codec, model.name))
 
-    def _placed(self, loaded: Loaded) -> Loaded:
-        loaded[0].module.to(self.accelerator.device).eval()
-        return loaded
+    def _without_reasoning(self, found: list[Answer], codec: Codec, name: str) -> list[Answer]:
+        """What stands behind reasoning, where the model's chat tells; nothing where that never ended."""
+        if (reasoning := reasoning_of(codec)) is None:
+            return found
+        texts = [reasoning.answer(answer.text) for answer in found]
+        if num := texts.count(None):
+            self.reporter.say(f"{name}: {num:,} of {len(found):,} answers are empty: {UNFINISHED}")
+        return [replace(answer, text=text or "") for answer, text in zip(found, texts, strict=True)]
+
+    def _environment(self, model: NamedModel) -> Environment:
+        return environment_of(model, device=self.device, seed=self.seed, reporter=self.reporter)
 
     def _write(self, answers: Mapping[str, Sequence[Answer]], result: Tournament) -> None:
-        base, texts = (self.baseline, answers[self.baseline]), self.prompts
+        base, texts = (self.baseline, answers[self.baseline]), [p.text for p in _read(self.prompts, None)]
         for name, own in answers.items():
             folder, pair = self.folder / safe(name), (name, self.baseline)
             rows = alpaca.model_outputs(texts, own, name=name, dataset=self.dataset)
@@ -180,8 +189,9 @@ def safe(name: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", name).strip("-.") or "model"
 
 
-def _tokenized(texts: Sequence[str], codec: Any) -> list[Prompt]:
-    return [Prompt(index, text, codec.prompt_ids(text)) for index, text in enumerate(texts)]
+def _read(prompts: Sequence[Asked], codec: Codec | None) -> list[Prompt]:
+    """As a model reads them; without a codec as texts alone."""
+    return [prompt_record(index, asked, codec) for index, asked in enumerate(prompts)]
 
 
 def _hash(value: Any) -> str:

@@ -18,5 +18,7 @@ def export(
     written = export_run(run_dir, out)
     if not written:
         echo(f"{run_dir} holds no pairs and no judgments yet, so nothing was written")
-    for path, count in written:
-        echo(f"{count:8,} rows  {path}")
+    for file in written:
+        echo(f"{file.rows:8,} rows  {file.path}" + ("" if file.rows else " (not written)"))
+        for reason, count in file.left_out.items():
+            echo(f"{count:8,} pairs left out: {reason}")

@@ -11,8 +11,11 @@ import typer
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command with 130 and 143, and the command that goes on is printed."""
+def interruptible(*, stderr: bool = False) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command with 130 and 143, and the command that goes on is printed.
+
+    stderr: on standard error, where standard output is a program's.
+    """
     from self_rewarding_lm_pytorch import processes
     from self_rewarding_lm_pytorch.interrupts import Interrupted
 
@@ -20,7 +23,7 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         if processes.is_main():
-            typer.echo(f"to go on: {command()}")
+            typer.echo(f"to go on: {command()}", err=stderr)
         raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from error
 
 

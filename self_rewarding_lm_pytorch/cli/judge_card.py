@@ -43,6 +43,7 @@ def report_card(
     probes: Annotated[bool, Option(help="Judge up to 100 padded responses as well.")] = True,
     pad: Annotated[str | None, Option(help="What pads them. Default: their last sentence again.")] = None,
     seed: Annotated[int, Option(help="Of votes and intervals.")] = 0,
+    device: Annotated[str, Option(help="Of a model: auto, cpu, cuda, cuda:1, mps.")] = "auto",
     as_json: Annotated[bool, Option("--json", help="Print the card as JSON and nothing else.")] = False,
 ) -> None:
     """Print a judge's report card: agreement, parse rate, calibration and leanings, with intervals."""
@@ -76,7 +77,7 @@ def report_card(
             "score_range": score_range,
             "server": _server(judge, server_url, server_key),
         }
-        card = _of_model(judge, judged, settings, quiet=as_json, **rest)
+        card = _of_model(judge, judged, settings, quiet=as_json, device=device, **rest)
     echo(json.dumps(card.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(card.lines()))
 
 
@@ -114,6 +115,7 @@ def _of_model(
     settings: dict[str, Any],
     *,
     quiet: bool,
+    device: str,
     probes: bool,
     pad: str | None,
     seed: int,
@@ -121,12 +123,10 @@ def _of_model(
     from pydantic import ValidationError
 
     from self_rewarding_lm_pytorch.evaluation.twins import NUM_TWINS
-    from self_rewarding_lm_pytorch.models.load import load_policy
+    from self_rewarding_lm_pytorch.parts.models import environment_of, named_model
     from self_rewarding_lm_pytorch.progress import Reporter
-    from self_rewarding_lm_pytorch.stages.base import Environment
     from self_rewarding_lm_pytorch.stages.card_judge import card_of, served_card
     from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
-    from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 
     try:
         given = {key: value for key, value in settings.items() if value is not None}
@@ -146,8 +146,5 @@ def _of_model(
             num_probes=NUM_TWINS if probes else 0,
             pad=pad,
         )
-    policy, codec = load_policy(name)
-    accelerator = make_accelerator({})
-    policy.module.to(accelerator.device).eval()
-    env = Environment(policy, codec, seed, accelerator, reporter)
+    env = environment_of(named_model(name), device=device, seed=seed, reporter=reporter)
     return card_of(judge, env, judged, name=name, num_probes=NUM_TWINS if probes else 0, pad=pad)

@@ -47,6 +47,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def json_line(row: dict[str, Any]) -> str:
+    """One line for every reader: some also break lines at these three, which JSON leaves as they are."""
+    text = json.dumps(row, ensure_ascii=False)
+    for char in "\x85\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text + "\n"
+
+
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     """The same for a folder; an older one of that name is replaced."""
     processes.on_main(lambda: _write_folder(path, write))

@@ -4,38 +4,59 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.columns import prompt_and_response, prompt_chosen_rejected
+from self_rewarding_lm_pytorch.data.columns import pair_of, supervised_of
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.readers import Source, is_in_files
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePair
-from self_rewarding_lm_pytorch.text import Codec, example_from_item, example_from_parts, example_from_text
+from self_rewarding_lm_pytorch.text import (
+    Codec,
+    as_asked,
+    example_from_item,
+    example_from_parts,
+    example_from_text,
+    examples_from_conversation,
+)
 
 
 def each_example(
-    source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
+    source: Source,
+    policy: Policy,
+    codec: Codec | None,
+    *,
+    base: Path | None = None,
+    last_only: bool = False,
 ) -> Iterator[Example]:
     """The items of a supervised set, one at a time, as the source is read.
 
-    An item is a mapping with prompt and response (text), or a pair (ids, prompt length or mask).
+    An item is a mapping with text (prompt and response, or a conversation, whose assistant's turns are the
+    targets), or a pair (ids, prompt length or mask). A conversation may be several examples: see
+    `text.examples_from_conversation`. last_only: only its last turn is a target.
     """
 
-    def made(row: Any, number: int) -> Example:
-        return _fitting(_example(row, number, policy, codec), number, policy)
+    def made(row: Any, number: int) -> list[Example]:
+        own = _examples(row, number, policy, codec, last_only)
+        return [_fitting(example, number, policy) for example in own]
 
-    return each_made(source, made, base=base)
+    return chain.from_iterable(each_made(source, made, base=base))
 
 
 def supervised_examples(
-    source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
+    source: Source,
+    policy: Policy,
+    codec: Codec | None,
+    *,
+    base: Path | None = None,
+    last_only: bool = False,
 ) -> list[Example]:
     """All of them in memory."""
-    return list(each_example(source, policy, codec, base=base))
+    return list(each_example(source, policy, codec, base=base, last_only=last_only))
 
 
 def check_files(
@@ -49,17 +70,29 @@ def check_files(
         deque(read(source, policy, codec, **at), maxlen=0)
 
 
-def _example(row: Any, number: int, policy: Policy, codec: Codec | None) -> Example:
+def _examples(row: Any, number: int, policy: Policy, codec: Codec | None, last_only: bool) -> list[Example]:
     if isinstance(row, Example):
-        return row
+        return [row]
     if isinstance(row, Mapping):
-        return example_from_text(_needed(codec), *prompt_and_response(row, number))
+        turns = supervised_of(row, number)
+        known = _needed(codec)
+        with _told(f"item {number}"):
+            return examples_from_conversation(known, turns, last_only=last_only)
     if isinstance(row, tuple | list) and len(row) == 2:
-        return example_from_item(*row, vocab_size=policy.vocab_size, what=f"item {number}")
+        return [example_from_item(*row, vocab_size=policy.vocab_size, what=f"item {number}")]
     raise DataError(
         f"item {number} is {type(row).__name__}; expected a mapping with prompt and response, or "
         "(token ids, prompt length or prompt mask)"
     )
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """A DataError inside says where it is."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _fitting(example: Example, number: int, policy: Policy) -> Example:
@@ -132,8 +165,10 @@ def given_pairs(
 
 def _given_sides(row: Any, number: int, policy: Policy, codec: Codec | None) -> list[Example]:
     if isinstance(row, Mapping):
-        prompt, *responses = prompt_chosen_rejected(row, number)
-        return [example_from_text(_needed(codec), prompt, response) for response in responses]
+        prompt, *responses = pair_of(row, number)
+        known = _needed(codec)
+        with _told(f"pair {number}"):
+            return [example_from_text(known, as_asked(prompt), response) for response in responses]
     if isinstance(row, tuple | list) and len(row) == 3:
         names = (f"pair {number}, preferred", f"pair {number}, unpreferred")
         return [

@@ -4,7 +4,7 @@
     rated      {prompt, responses: [...], scores: [...]}
     ranked     {prompt, responses: [...], ranks: [...]}: 0 is the best; equal ranks tie
     best of n  {prompt, responses: [...], best: INDEX}: better than all others, which tie
-    compared   {prompt, chosen, rejected}
+    compared   {prompt, chosen, rejected}, also as messages that repeat the prompt
     Open Assistant's trees and messages (`data/open_assistant.py`): first turns
 
 The form is found row by row, so that one source may mix them. Scores are points on the judge's scale; ranks,
@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.columns import checked_text, prompt_text
+from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_text
+from self_rewarding_lm_pytorch.data.conversations import is_messages
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.open_assistant import first_turns, is_message, is_tree, told
 from self_rewarding_lm_pytorch.data.readers import Source
+from self_rewarding_lm_pytorch.data.texts import checked_text
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
@@ -78,7 +80,7 @@ def read_judged(source: Source, *, base: Path | None = None, lang: str | None = 
             return form, row
         return form, (prompt_text(row, number), _READERS[form](row, number, left_out))
 
-    for number, (form, one) in enumerate(each_made(source, read, base=base)):
+    for number, (form, one) in enumerate(each_made(source, read, base=base, is_steady=False)):
         forms[form] += 1
         if form in ("tree", "message"):
             talks.append((number, one))
@@ -168,6 +170,9 @@ def _best(row: Mapping[str, Any], number: int, left_out: Counter[str]) -> Worths
 
 
 def _compared(row: Mapping[str, Any], number: int, left_out: Counter[str]) -> Worths:
+    if is_messages(row.get("chosen")):
+        _, chosen, rejected = pair_of(row, number)
+        return [(chosen, 1.0), (rejected, 0.0)]
     return [(_response(row.get(name), number), worth) for name, worth in (("chosen", 1.0), ("rejected", 0.0))]
 
 

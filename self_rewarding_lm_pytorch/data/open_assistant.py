@@ -2,7 +2,7 @@
 
 Two forms are read, told apart row by row, with the field names of its public export (LAION-AI/Open-Assistant,
 `oasst_data/schemas.py`, and the card of OpenAssistant/oasst1): message trees, whose `prompt` holds `replies`,
-and the table of single messages, each with its `parent_id`. Packed files (`.jsonl.gz`) are unpacked first.
+and the table of single messages, each with its `parent_id`.
 Rank 0 is the best of the replies to one message.
 """
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from self_rewarding_lm_pytorch.data.conversations import first_turn
+from self_rewarding_lm_pytorch.data.roles import Roles, renamed
+from self_rewarding_lm_pytorch.data.splits import Slice, pieces
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.registry import unknown_name
 
 PLACES = ("file", "hub", "open_assistant", "rows")
 TEXTS = ("hub", "file", "open_assistant")  # places that can be written NAME:PLACE
 HUB = "hub:"
+_FIRST_TURN = {"prompt": "prompt", "response": "response"}
+COLUMNS = ("prompt", "input", "response", "chosen", "rejected", "messages", "system")
 
 
 def share_of(total: int, share: float) -> int:
@@ -26,13 +31,18 @@ def share_of(total: int, share: float) -> int:
 class DataSource(BaseModel):
     """`{hub: OWNER/NAME, split: train, limit: 3200}`, or as text `hub:OWNER/NAME#split=train&limit=3200`.
 
-    file: a file, a folder that `datasets` saved, or a list of files.
-    hub: a data set of the Hugging Face hub, or a folder of data files.
+    file: a file, a pattern of files (`data/*.jsonl`, in order of name), a folder that `datasets` saved, or a
+        list of these.
+    hub: a data set of the Hugging Face hub, or a folder of data files. streaming: its rows are read as they
+        come, and nothing of it is kept on disk.
     open_assistant: message trees or messages (a file, or `hub:OpenAssistant/oasst1`, whose split, config and
         revision may stand here), of which the reply ranked best to each first turn is taken.
     rows: items in memory.
-    prompt, response, chosen, rejected: the columns that hold these. messages: the column with a conversation,
-        whose first question and answer are taken.
+    split: a name, a slice as `datasets` writes it (`train[:95%]`, `train[-500:]`), or several joined by `+`.
+        A file is one split, train.
+    prompt, response, chosen, rejected, messages, system: the columns that hold these. input: a column that
+        belongs below the prompt. Without them they are found by name (roles.py).
+    turns: of conversations all answers, or the first question and its answer alone.
     skip, limit: rows. share: the first so many of what is left, rounded up.
     """
 
@@ -46,11 +56,15 @@ class DataSource(BaseModel):
     config: str | None = None
     revision: str | None = None
     lang: str | None = "en"  # of open_assistant; null: any
+    streaming: bool = False
     prompt: str | None = None
+    input: str | None = None
     response: str | None = None
     chosen: str | None = None
     rejected: str | None = None
     messages: str | None = None
+    system: str | None = None
+    turns: Literal["all", "first"] = "all"
     skip: Annotated[int, Field(ge=0)] = 0
     limit: Annotated[int, Field(ge=1)] | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -61,6 +75,12 @@ class DataSource(BaseModel):
         """In a text nothing is written for it."""
         return lang or None
 
+    @field_validator("split")
+    @classmethod
+    def _joined_by_plus(cls, split: str) -> str:
+        """In a text after # a plus is read as a blank."""
+        return "+".join(split.replace("+", " ").split())
+
     @model_validator(mode="after")
     def _one_place(self) -> DataSource:
         named = [name for name in PLACES if getattr(self, name) is not None]
@@ -68,6 +88,11 @@ class DataSource(BaseModel):
             raise ValueError(f"needs one of {', '.join(PLACES)}, but has {' and '.join(named) or 'none'}")
         if self.messages is not None and (self.prompt is not None or self.response is not None):
             raise ValueError("messages holds both prompt and response; leave those two out")
+        if self.input is not None and self.prompt is None:
+            raise ValueError("input stands below the prompt; name that column too, as prompt")
+        if self.streaming and self.hub is None:
+            raise ValueError("streaming is of data sets named by hub; files are read as they come anyway")
+        pieces(self.split)  # which says what is wrong
         return self
 
     @property
@@ -102,23 +127,46 @@ class DataSource(BaseModel):
         ]
         return f"{name}:{place}" + (f"#{'&'.join(options)}" if options else "")
 
-    def picked(self, total: int) -> range:
-        """Which of `total` rows are taken."""
-        left = range(total)[self.skip :]
+    @property
+    def needs_total(self) -> bool:
+        """Whether the number of all rows must be known to tell which are taken."""
+        return self.share != 1 or any(piece.needs_total for piece in pieces(self.split))
+
+    def picked(self, total: int, *, of_slice: bool = False) -> range:
+        """Which of `total` rows are taken. of_slice: those are what the split's slice has left already."""
+        left = range(total) if of_slice else range(total)[self._slice().of(total)]
+        left = left[self.skip :]
         wanted = share_of(len(left), self.share)
         return left[: wanted if self.limit is None else min(wanted, self.limit)]
 
+    def _slice(self) -> Slice:
+        """Of a file or rows, which are one split."""
+        found = pieces(self.split)
+        if len(found) > 1 or found[0].name != "train":
+            raise DataError(
+                f"data source {self.said()!r:.200} asks for split {self.split!r}, but a file is one "
+                "split, train; name the file that holds it, or take a part of this one: train[:95%] (for "
+                "several parts, give a list of sources)"
+            )
+        return found[0]
+
+    def whole(self) -> DataSource:
+        """The same columns of all rows: what its first row looks like can be told without counting."""
+        names = "+".join(piece.name for piece in pieces(self.split))
+        return self.model_copy(update={"share": 1.0, "skip": 0, "limit": None, "split": names})
+
     def shaped(self, row: Any, number: int) -> Any:
         """A row with its columns named as they are here."""
-        named = {name: getattr(self, name) for name in ("prompt", "response", "chosen", "rejected")}
-        wanted = {name: column for name, column in named.items() if column is not None}
-        if not wanted and self.messages is None:
+        wanted = {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
+        if not wanted and self.turns == "all":
             return row
         if not isinstance(row, Mapping):
             raise DataError(f"item {number} is {type(row).__name__} and has no columns to choose from")
-        if self.messages is not None:
-            row = {**row, **_first_turn(_column(row, self.messages, number), number)}
-        return {**row, **{name: _column(row, column, number) for name, column in wanted.items()}}
+        row = renamed(row, wanted, number) if wanted else row
+        if self.turns == "all":
+            return row
+        messages = Roles.of(row, number).needed("messages", number)
+        return renamed({**row, **first_turn(row[messages], number)}, _FIRST_TURN, number)
 
 
 def described(source: Any) -> DataSource | None:
@@ -155,29 +203,3 @@ def _from_text(source: str) -> dict[str, Any]:
     if not name:
         raise DataError(f"data source {source!r} names nothing; write {scheme}:NAME#split=train&limit=100")
     return {**dict(parse_qsl(fragment, keep_blank_values=True)), scheme: name}
-
-
-def _column(row: Mapping[str, Any], name: str, number: int) -> Any:
-    if name not in row:
-        raise DataError(f"item {number} has no column {name!r}; it has {', '.join(sorted(map(str, row)))}")
-    return row[name]
-
-
-def _first_turn(messages: Any, number: int) -> dict[str, Any]:
-    """The first question and its answer; what the system is told before them belongs to the prompt."""
-    turns = messages if isinstance(messages, Sequence) and not isinstance(messages, str) else []
-    texts = {"system": "", "user": None, "assistant": None}
-    for turn in turns:
-        role = turn.get("role") if isinstance(turn, Mapping) else None
-        if role not in texts or not isinstance(turn.get("content"), str) or texts[role]:
-            break
-        texts[role] = turn["content"]
-        if role == "assistant":
-            break
-    if not texts["user"] or not texts["assistant"]:
-        raise DataError(
-            f"item {number} holds no conversation that begins with a user's and an assistant's message: "
-            f"{messages!r:.100}"
-        )
-    prompt = "\n\n".join(text for text in (texts["system"], texts["user"]) if text)
-    return {"prompt": prompt, "response": texts["assistant"]}

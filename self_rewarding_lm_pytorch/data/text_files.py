@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from self_rewarding_lm_pytorch.errors import DataError
 
 READ = (".jsonl", ".json", ".csv", ".parquet", ".txt")
-_NOT_READ = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy")
+PACKED = (".gz", ".bz2", ".xz")
+"""Behind one of `READ` that is text: unpacked while it is read."""
+_NOT_READ = (".zst", ".zip", ".tar", ".tgz", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel begins its files with one
 
 
+def ending_of(path: Path | str) -> str:
+    """What a file is by its name, `.jsonl` of `a.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    is_packed = len(suffixes) > 1 and suffixes[-1] in PACKED
+    return suffixes[-2] if is_packed else (suffixes or [""])[-1]
+
+
 def text_file_rows(path: Path) -> Iterator[Any]:
-    """By the file's ending; what is none of the others is JSON Lines. Raises DataError with the line."""
-    ending = path.suffix.lower()
-    if ending in _NOT_READ:
+    """By the file's ending; what is none of the others is JSON Lines. Raises DataError with the line.
+
+    A .json list is read whole, all others line by line.
+    """
+    ending = ending_of(path)
+    if ending in _NOT_READ or ending == ".parquet":  # which is packed inside
         raise DataError(
-            f"{path} is a {ending} file, which is not read: unpack or export it, and give one of "
-            f"{', '.join(READ)}"
+            f"{path} is a {path.suffix} file, which is not read: unpack or export it, and give one of "
+            f"{', '.join(READ)}, the text ones also as {', '.join(PACKED)}"
         )
     try:
         if ending == ".json":
@@ -36,6 +50,35 @@ def text_file_rows(path: Path) -> Iterator[Any]:
         raise unreadable(path, error) from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked. Raises DataError where a packed file is none, or is cut off."""
+    import bz2
+    import gzip
+    import lzma
+
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    ending = path.suffix.lower()
+    if ending not in openers:
+        with path.open("rb") as file:
+            yield file
+        return
+    try:
+        with openers[ending](path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise _broken(path, ending, error) from error
+    except OSError as error:  # bz2's own have no number
+        raise error if error.errno is not None else _broken(path, ending, error) from error
+
+
+def _broken(path: Path, ending: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be unpacked as {ending}: {error}. It may have been cut off, or be another kind of "
+        "file: copy or pack it again"
+    )
+
+
 def unreadable(path: Path, error: OSError) -> DataError:
     """The error for a file that the system does not let us read."""
     return DataError(
@@ -46,7 +89,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Each line with its number, from 1, and its end."""
     begins = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
             try:

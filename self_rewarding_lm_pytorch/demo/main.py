@@ -24,11 +24,16 @@ The true rubric only measures; M2 and M3 never see it."""
 
 
 def run_demo(
-    *, seed: int = 0, folder: Path = Path("runs/demo"), fresh: bool = False, quiet: bool = False
+    *,
+    seed: int = 0,
+    folder: Path = Path("runs/demo"),
+    fresh: bool = False,
+    quiet: bool = False,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Runs (or continues) the demo in `folder` and returns its summary."""
     accelerator = make_accelerator({})  # before anything is written: of several processes one writes
-    reporter = Reporter(quiet=quiet) if processes.is_main() else Silent()
+    reporter = (reporter or Reporter(quiet=quiet)) if processes.is_main() else Silent()
     started = time.monotonic()
     reporter.say(STORY)
     world = World(seed)

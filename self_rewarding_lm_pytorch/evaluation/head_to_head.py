@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from self_rewarding_lm_pytorch.errors import DataError
@@ -112,7 +112,7 @@ def higher(first: Judgment, second: Judgment, *, tie_margin: float = 0.0) -> Ver
 
 def as_prompt(prompt: str | Prompt, index: int) -> Prompt:
     """A prompt as judges are shown it; text alone has no ids, so reward models over ids cannot judge it."""
-    return Prompt(index, prompt.text, prompt.ids) if isinstance(prompt, Prompt) else Prompt(index, prompt, ())
+    return replace(prompt, index=index) if isinstance(prompt, Prompt) else Prompt(index, prompt, ())
 
 
 def as_candidate(prompt_index: int, index: int, text: str) -> Candidate:

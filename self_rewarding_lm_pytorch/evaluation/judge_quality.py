@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 
 @dataclass(frozen=True)
 class JudgeQuality:
@@ -23,6 +21,8 @@ def judge_quality(scores: Sequence[float | None], labels: Sequence[float]) -> Ju
     both = [(s, label) for s, label in zip(scores, labels, strict=True) if s is not None]
     if len(both) < 2:
         return JudgeQuality(math.nan, math.nan, len(both) / max(1, len(labels)))
+    from scipy import stats  # takes most of a second to import
+
     own, given = zip(*both, strict=True)
     exact = sum(round(s) == label for s, label in both) / len(both)
     varied = len(set(own)) > 1 and len(set(given)) > 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from self_rewarding_lm_pytorch.evaluation.bootstrap import Array, Estimate, divided
 
@@ -81,6 +80,8 @@ def correlation_of(x: Sequence[float], y: Sequence[float], *, tau: bool) -> floa
     """Kendall's tau-b or Spearman's rho of two lists, by scipy; NaN where one of them is constant."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return float("nan")
+    from scipy import stats  # takes most of a second to import
+
     return float(stats.kendalltau(x, y).statistic if tau else stats.spearmanr(x, y).statistic)
 
 

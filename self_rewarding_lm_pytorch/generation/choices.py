@@ -13,6 +13,7 @@ from torch import Tensor
 
 from self_rewarding_lm_pytorch.models.caches import Cache
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.models.precision import float64_device, in_float64
 from self_rewarding_lm_pytorch.models.prefixes import reading_order, shared_prefix
 
 Tokens = tuple[int, ...]
@@ -37,7 +38,8 @@ def choice_probabilities(
     nodes = _inner_nodes(choices)
     prefix = shared_prefix(prefixes)
     order = reading_order(prefixes, len(prefix))
-    log_weights = torch.empty((len(prefixes), len(choices)), dtype=torch.float64, device=policy.device)
+    shape, device = (len(prefixes), len(choices)), float64_device(policy.device)
+    log_weights = torch.empty(shape, dtype=torch.float64, device=device)
     with policy.evaluating():
         cache = policy.new_cache(prefix, is_cached=use_cache)
         for start in range(0, len(order), ROWS_AT_ONCE):
@@ -57,7 +59,7 @@ def _node_logprobs(cache: Cache, prefixes: Sequence[Tokens], nodes: list[Tokens]
     """Next-token log-probs after each prefix and node: (B, nodes, V)."""
     inner, depth = nodes[1:], len(nodes[-1])
     logits = cache.add(prefixes, [len(inner)] * len(prefixes), depth)
-    after = [logits.double().log_softmax(dim=-1)[:, None]]
+    after = [in_float64(logits).log_softmax(dim=-1)[:, None]]
     if inner:
         if cache.can_branch:
             rows = torch.arange(len(prefixes)).repeat_interleave(len(inner))
@@ -67,7 +69,7 @@ def _node_logprobs(cache: Cache, prefixes: Sequence[Tokens], nodes: list[Tokens]
             # A shorter node goes on with an arbitrary token; its log-probs were taken before that.
             column = torch.tensor([node[min(step, len(node) - 1)] for node in inner], device=logits.device)
             logits = cache.extend(column.repeat(len(prefixes)))
-            logprobs = logits.double().log_softmax(dim=-1).view(len(prefixes), len(inner), -1)
+            logprobs = in_float64(logits).log_softmax(dim=-1).view(len(prefixes), len(inner), -1)
             for place, node in enumerate(inner):
                 if len(node) == step + 1:
                     found[place] = logprobs[:, place]

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from self_rewarding_lm_pytorch.errors import GenerationError
 from self_rewarding_lm_pytorch.generation.filters import NUM_KEPT, FilterFn, NumKept, first, top_p
+from self_rewarding_lm_pytorch.models.precision import where_float64_is
 
 _WINDOWS = (64, 512)  # tokens looked at before the whole vocabulary is sorted
 _BLOCK = 64
@@ -45,7 +46,8 @@ class UnusableLogits(Exception):
 
 def filtered_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """(B, V) -> (B, V), float64 rows that sum to 1: what `sample` draws from."""
-    return _filtered(_scaled(logits, sampling.temperature), sampling).double().softmax(dim=-1)
+    scaled = _scaled(where_float64_is(logits), sampling.temperature)
+    return _filtered(scaled, sampling).double().softmax(dim=-1)
 
 
 def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor, rows: Sequence[int] | None = None) -> Tensor:
@@ -55,6 +57,7 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor, rows: Sequence[
     the cumulative probability passes the uniform. Raises UnusableLogits for a row that is NaN, or minus
     infinity everywhere.
     """
+    logits = where_float64_is(logits)
     uniforms = uniforms.to(logits.device, torch.float64)
     owners = None if rows is None else torch.tensor(rows, device=logits.device)
     quickest, *others = _draws(sampling, logits.shape[-1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from self_rewarding_lm_pytorch.generation.choices import Tokens
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.slot import ScoreSlot
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -16,6 +17,7 @@ from self_rewarding_lm_pytorch.text import Codec
 class ScoreForcer:
     """Decodes a score among the parser's valid values after its literal prefix, on a new line.
 
+    closing: tokens put before that where a judge's reasoning never ended.
     Raises ConfigError for a judge whose score has no literal prefix.
     """
 
@@ -27,7 +29,9 @@ class ScoreForcer:
         *,
         temperature: float,
         use_cache: bool = True,
+        closing: Tokens = (),
     ) -> None:
+        self.closing = closing
         self._policy = policy
         self._temperature = temperature
         self._use_cache = use_cache
@@ -42,7 +46,7 @@ class ScoreForcer:
     @property
     def num_tokens(self) -> int:
         """Room that forcing needs behind the judge's own text."""
-        return self._slot.num_tokens
+        return len(self.closing) + self._slot.num_tokens
 
     def force(self, contexts: Sequence[tuple[int, ...]], keys: Sequence[int]) -> list[float]:
         """A score after each context (the judge's prompt and what it wrote), drawn by its key."""

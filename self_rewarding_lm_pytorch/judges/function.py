@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
 from self_rewarding_lm_pytorch.judges.base import OnProgress
 from self_rewarding_lm_pytorch.judges.time_limit import TimedOut, within
+from self_rewarding_lm_pytorch.objects import load_object
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
 
 DEFAULT_TIMEOUT_SECONDS = 600.0  # of one call, as long as the openai SDK waits for a model
@@ -107,38 +104,12 @@ def load_reward_function(source: str, *, base: Path | None = None) -> RewardFunc
 
     A relative file is looked for beside the plan (`base`) first, then in the working directory.
     """
-    place, _, name = source.rpartition(":")
-    if not place:
-        raise ConfigError(f"reward {source!r} must be file.py:name or package.module:name")
-    try:
-        module = _module_of_file(source, place, base) if place.endswith(".py") else import_module(place)
-        function: RewardFunction = getattr(module, name)
-    except ConfigError:
-        raise
-    except Exception as error:  # a user's file may fail in any way
-        raise ConfigError(
-            f"reward {source!r} cannot be loaded: {error!r}; give file.py:name or package.module:name of a "
-            "function that takes (prompts, responses)"
-        ) from error
+    wanted = "a function that takes (prompts, responses)"
+    function = load_object(source, what="reward", wanted=wanted, base=base)
     if not callable(function):
         raise ConfigError(
             f"reward {source!r} is {type(function).__name__}, not a function; name one that takes (prompts, "
             "responses) and returns a number for each"
         )
-    return function
-
-
-def _module_of_file(source: str, place: str, base: Path | None) -> ModuleType:
-    beside = base / place if base is not None else Path(place)
-    path = beside if beside.exists() else Path(place)
-    name = f"reward_file_{path.stem}"
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise ConfigError(
-            f"reward {source!r}: there is no file {str(path)!r}; relative names are looked for beside the "
-            "plan, then in the working directory"
-        )
-    module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+    given: RewardFunction = function
+    return given

@@ -13,7 +13,7 @@ from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt, Vote
 from self_rewarding_lm_pytorch.seeds import address
-from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text import UNFINISHED, Codec, Reasoning
 
 
 class LLMJudge:
@@ -23,6 +23,7 @@ class LLMJudge:
     it in the context; a longer one is not cut but left unscored, with its reason.
     forcer: what follows a vote without a score; None drops it, as in the papers.
     stop: asked after each token of a vote; True ends it, and its text is kept as written.
+    reasoning: how the judge reasons before its verdict; only what stands behind it is parsed.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LLMJudge:
         seed: Sequence[int | str],
         forcer: ScoreForcer | None = None,
         stop: StopRule | None = None,
+        reasoning: Reasoning | None = None,
     ) -> None:
         self.num_votes = num_votes
         self._generator = generator
@@ -51,6 +53,7 @@ class LLMJudge:
         self._seed = tuple(seed)
         self._forcer = forcer
         self._stop = stop
+        self._reasoning = reasoning
 
     def judge(
         self, shown: Sequence[tuple[Prompt, Candidate]], *, on_progress: OnProgress | None = None
@@ -80,7 +83,10 @@ class LLMJudge:
 
     def _vote(self, index: int, completion: Completion) -> Vote:
         text = self._codec.decode(completion.ids)
-        parsed = self._parser.parse(text)
+        verdict = text if self._reasoning is None else self._reasoning.answer(text)
+        if verdict is None:
+            return Vote(index, text, None, "unparsed", UNFINISHED, completion.finish_reason)
+        parsed = self._parser.parse(verdict)
         if parsed.score is None:
             return Vote(index, text, None, "unparsed", parsed.status, completion.finish_reason)
         return Vote(index, text, parsed.score, "parsed", "", completion.finish_reason)
@@ -97,7 +103,12 @@ class LLMJudge:
         places = [(i, vote.index) for i in votes for vote in votes[i] if vote.score is None]
         if not places:
             return
-        contexts = [prompts[i] + _without_end(sampled[i][k], self._codec.eos_ids) for i, k in places]
+        contexts = [
+            prompts[i]
+            + _without_end(sampled[i][k], self._codec.eos_ids)
+            + (forcer.closing if votes[i][k].reason == UNFINISHED else ())
+            for i, k in places
+        ]
         keys = [self._keys("forced", shown[i][1])[k] for i, k in places]
         for (i, k), score in zip(places, forcer.force(contexts, keys), strict=True):
             votes[i].append(Vote(k, "", score, "forced"))

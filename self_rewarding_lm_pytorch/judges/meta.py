@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt, Vote
-from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text import Codec, reasoning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,10 @@ def shown_judgments(
 ) -> list[tuple[Prompt, Candidate]]:
     """Votes on one response as a pairwise judge is shown candidates; a vote's index is its candidate's.
 
-    judge_prompt: what the votes are the answer to. judged: the judgment they are from.
+    codec: the judge's. judge_prompt: what the votes are the answer to. judged: the judgment they are from.
+    Reasoning before a verdict, where the codec tells it apart, is not shown.
     """
+    reasoning = reasoning_of(codec)
     prompt = Prompt(judged.prompt_index, judge_prompt, codec.prompt_ids(judge_prompt))
     return [
         (
@@ -39,7 +41,7 @@ def shown_judgments(
                 visit=judged.visit,
                 index=vote.index,
                 ids=codec.response_ids(judge_prompt, vote.text),
-                text=vote.text,
+                text=vote.text if reasoning is None else reasoning.answer(vote.text) or vote.text,
                 finish_reason=vote.finish_reason,
                 key=0,
                 policy="judge",

@@ -19,6 +19,7 @@ from self_rewarding_lm_pytorch.judges.served_reading import (
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt, Vote
 from self_rewarding_lm_pytorch.seeds import address
+from self_rewarding_lm_pytorch.text import UNFINISHED, Reasoning
 
 Shown = Sequence[tuple[Prompt, Candidate]]
 
@@ -30,7 +31,8 @@ class ServedJudge:
 
     A vote has the address that `LLMJudge` gives it; its last 31 bits are the seed that the server gets.
     max_new_tokens: a vote's budget. top_p: None: all tokens. stop: strings that end a vote, which they are
-    then not part of.
+    then not part of. reasoning: how the judge reasons before its verdict, where the server tells that too;
+    only what stands behind it is parsed.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ServedJudge:
         max_new_tokens: int,
         seed: Sequence[int | str],
         stop: Sequence[str] = (),
+        reasoning: Reasoning | None = None,
     ) -> None:
         self.num_votes = num_votes
         self._client = client
@@ -55,6 +58,7 @@ class ServedJudge:
         self._max_new_tokens = max_new_tokens
         self._seed = tuple(seed)
         self._stop = tuple(stop)
+        self._reasoning = reasoning
 
     def judge(self, shown: Shown, *, on_progress: OnProgress | None = None) -> list[Judgment]:
         """One judgment for each candidate, in order. Raises ServerError where the server gives none."""
@@ -79,7 +83,10 @@ class ServedJudge:
     def _vote(self, index: int, completion: TextCompletion) -> Vote:
         if completion.fault:
             return Vote(index, "", None, "unparsed", completion.fault, completion.finish_reason)
-        parsed = self._parser.parse(completion.text)
+        verdict = completion.text if self._reasoning is None else self._reasoning.answer(completion.text)
+        if verdict is None:
+            return Vote(index, completion.text, None, "unparsed", UNFINISHED, completion.finish_reason)
+        parsed = self._parser.parse(verdict)
         if parsed.score is None:
             return Vote(index, completion.text, None, "unparsed", parsed.status, completion.finish_reason)
         return Vote(index, completion.text, parsed.score, "parsed", "", completion.finish_reason)

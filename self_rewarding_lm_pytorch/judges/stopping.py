@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.quotations import CLOSING_MARKS
-from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text import Codec, Reasoning
 
 
 class VoteStop:
@@ -17,14 +17,21 @@ class VoteStop:
         as the score's pattern does; None: never. It ends, too, where the parser's time runs out: more text
         would not be read faster, and to try again at each line would cost that time again.
     strings: the vote ends once its text contains one of them.
+    reasoning: how the judge reasons before its verdict; nothing in there ends the vote.
 
     Most tokens cannot end a vote, and one look at such a token is enough for all votes: the text is
     decoded only behind a token that can hold a line break or the last character of a stop string.
     """
 
     def __init__(
-        self, codec: Codec, *, parser: ScoreParser | None = None, strings: Sequence[str] = ()
+        self,
+        codec: Codec,
+        *,
+        parser: ScoreParser | None = None,
+        strings: Sequence[str] = (),
+        reasoning: Reasoning | None = None,
     ) -> None:
+        self._reasoning = reasoning
         self._codec = codec
         self._parser = parser
         self._strings = tuple(strings)
@@ -37,7 +44,10 @@ class VoteStop:
         may_end_line, may_end_string = self._look(ids[-1])
         if not (may_end_line or may_end_string):
             return False
-        text = self._decoded(ids)
+        written = self._decoded(ids)
+        text = written if self._reasoning is None else self._reasoning.answer(written)
+        if text is None:
+            return False
         if may_end_string and any(string in text for string in self._strings):
             return True
         return may_end_line and self._is_scored(text)

@@ -4,18 +4,21 @@ The additive five-point rubric is that of Self-Rewarding LMs (arXiv 2401.10020, 
 words. The rubric stands first so that all judgments share it as a prefix.
 """
 
+from __future__ import annotations
+
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
-from jinja2.sandbox import SandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from self_rewarding_lm_pytorch.errors import ConfigError, JudgeError
 from self_rewarding_lm_pytorch.judges.delimiters import ESCAPE, delimiters_of
+
+if TYPE_CHECKING:  # imported where a template is used
+    from jinja2 import Template
 
 POINTWISE = ("prompt", "response")
 """What a template shows of which a response's score is asked."""
@@ -77,7 +80,7 @@ class JudgeTemplate:
         self._delimiter = delimiters_of(escaped_tags) if escaped_tags else None
 
     @classmethod
-    def builtin(cls, name: str, variables: tuple[str, ...] = POINTWISE) -> "JudgeTemplate":
+    def builtin(cls, name: str, variables: tuple[str, ...] = POINTWISE) -> JudgeTemplate:
         """One of our templates by name; see `builtin_names`. Raises ConfigError for another name."""
         if name not in (known := builtin_names(variables)):
             raise ConfigError(
@@ -135,6 +138,9 @@ def _builtin_source(name: str) -> str:
 
 
 def _used(source: str) -> set[str]:
+    from jinja2 import meta
+    from jinja2.sandbox import SandboxedEnvironment
+
     return meta.find_undeclared_variables(SandboxedEnvironment().parse(source))
 
 
@@ -153,6 +159,9 @@ def _dedent(source: str) -> str:
 
 def _compile(source: str, name: str, variables: tuple[str, ...]) -> Template:
     """A sandboxed template, after a check of its variables before any model is loaded."""
+    from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+    from jinja2.sandbox import SandboxedEnvironment
+
     environment = SandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
     )

@@ -12,7 +12,7 @@ from self_rewarding_lm_pytorch.judges.base import OnProgress
 from self_rewarding_lm_pytorch.judges.reward_model import RewardModelJudge
 from self_rewarding_lm_pytorch.models.load import load_reward_model
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
-from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text import Codec, source_of
 
 
 class TextRewardJudge:
@@ -36,5 +36,6 @@ class TextRewardJudge:
         return self._judge.judge([self._read(*each) for each in shown], on_progress=on_progress)
 
     def _read(self, prompt: Prompt, candidate: Candidate) -> tuple[Prompt, Candidate]:
-        ids = self._codec.response_ids(prompt.text, candidate.text)
-        return replace(prompt, ids=self._codec.prompt_ids(prompt.text)), replace(candidate, ids=ids)
+        asked = source_of(prompt)
+        ids = self._codec.response_ids(asked, candidate.text)
+        return replace(prompt, ids=self._codec.prompt_ids(asked)), replace(candidate, ids=ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.losses.base import Option, PreferenceLoss, Range
 from self_rewarding_lm_pytorch.losses.margins import weighted_by_margin
-from self_rewarding_lm_pytorch.losses.table import PREFERENCE_LOSSES
+from self_rewarding_lm_pytorch.losses.own import checked, loss_named
 from self_rewarding_lm_pytorch.records import PairLogProbs
 from self_rewarding_lm_pytorch.registry import unknown_name
 
@@ -22,17 +23,26 @@ POSITIVE = Range(0, above=True)
 
 
 def preference_loss(
-    spec: str | Mapping[str, Weight], *, margin_weighted: bool = False, **options: Option
+    spec: str | PreferenceLoss | Mapping[str, Weight],
+    *,
+    margin_weighted: bool = False,
+    own: Mapping[str, PreferenceLoss] = MappingProxyType({}),
+    **options: Option,
 ) -> PreferenceLoss:
     """The loss of a name, such as "dpo", or of a mix, such as {"dpo": 1, "nll": 0.2}.
+
+    A name may be one's own loss, "file.py:NAME" or "package.module:NAME"; own: those that are loaded already.
 
     In a mix each option goes to all parts that have it; a part may also have settings of its own:
     {"dpo": 1, "simpo": {"weight": 0.2, "beta": 2, "gamma": 1}}.
     """
-    if isinstance(spec, str):
-        loss = PREFERENCE_LOSSES[spec].with_options(**options)
+    if isinstance(spec, PreferenceLoss):
+        loss = checked(spec, f"loss {spec.name}").with_options(**options)
+    elif isinstance(spec, str):
+        loss = (own.get(spec) or loss_named(spec)).with_options(**options)
     elif isinstance(spec, Mapping) and spec:
-        loss = _mix([_part(name, weight, options) for name, weight in spec.items()], options)
+        named = {name: own.get(name) or loss_named(name) for name in spec}
+        loss = _mix([_part(name, named[name], weight, options) for name, weight in spec.items()], options)
     else:
         raise ConfigError(
             f"the preference loss is {spec!r}; give a name such as dpo, or names with weights such as "
@@ -53,8 +63,7 @@ class Part:
         return self.weight * self.loss(logprobs, beta if self.beta is None else self.beta)
 
 
-def _part(name: str, weight: Weight, shared: Mapping[str, Option]) -> Part:
-    loss = PREFERENCE_LOSSES[name]
+def _part(name: str, loss: PreferenceLoss, weight: Weight, shared: Mapping[str, Option]) -> Part:
     settings: dict[str, Option] = dict(weight) if isinstance(weight, Mapping) else {"weight": weight}
     known = {"weight", "beta", *loss.options}
     for key in settings:

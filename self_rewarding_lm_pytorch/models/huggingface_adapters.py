@@ -1,7 +1,8 @@
-"""Hugging Face models with an adapter (LoRA and its kin). The only file that imports peft."""
+"""Hugging Face models with an adapter (LoRA and its kin). Imports peft, as the file for planned ones does."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,11 +11,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
-from self_rewarding_lm_pytorch.models.huggingface import HuggingFacePolicy
-from self_rewarding_lm_pytorch.models.weights import read_weights
+from self_rewarding_lm_pytorch.models.huggingface import HuggingFacePolicy, no_progress_bars
+from self_rewarding_lm_pytorch.models.weights import read_weights, refuse_pickles
 
 _ROUNDING = 1e-5
 """Of the largest logit. DoRA scales weights to the norm that they have: no change but for rounding."""
@@ -92,7 +94,30 @@ class AdapterPolicy(HuggingFacePolicy):
     def save(self, folder: Path) -> None:
         """The tokenizer and adapters as peft writes them: all but "default" in folders of their names."""
         self._check_saved()
-        super().save(folder)
+        with no_progress_bars():
+            self.module.save_pretrained(folder, save_embedding_layers=self._holds_embeddings())
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    def _holds_embeddings(self) -> bool:
+        """Whether the folder holds the embeddings below: where they are adapted, or not those of the base.
+
+        Left to itself, peft would ask the hub for the base's configuration at each save.
+        """
+        for config in self.module.peft_config.values():
+            targets = getattr(config, "target_modules", None)
+            if not isinstance(targets, str) and any(
+                name in (targets or ()) for name in EMBEDDING_LAYER_NAMES
+            ):
+                return True
+            base = config.base_model_name_or_path
+            try:
+                known = type(self.model.config).from_pretrained(base, local_files_only=True) if base else None
+            except (OSError, ValueError):
+                known = None  # not on this machine
+            if known is not None and known.get_text_config().vocab_size != self.vocab_size:
+                return True
+        return False
 
     def restore(self, folder: Path) -> None:
         for name in self.module.peft_config:
@@ -141,6 +166,23 @@ class AdapterPolicy(HuggingFacePolicy):
                 "checkpoints would lose them; freeze them (requires_grad_(False)), or name their modules in "
                 "the adapter's modules_to_save"
             )
+
+
+def put_on(module: Any, folder: Path, tokenizer: Any) -> AdapterPolicy:
+    """The adapter of a folder on its base model, to be trained on. Raises ConfigError unless it fits."""
+    refuse_pickles(folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that ends
+            adapted = PeftModel.from_pretrained(module, str(folder), is_trainable=True)
+    except Exception as error:  # the library raises of many families
+        raise ConfigError(
+            f"the adapter {folder} cannot be put on its model: {' '.join(str(error).split()):.400}. Its "
+            "base_model_name_or_path must name the model that it was trained on"
+        ) from error
+    policy = AdapterPolicy(adapted.eval(), tokenizer)
+    policy.restore(folder)  # peft is content with a part of the weights
+    return policy
 
 
 def _check_kind(module: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,16 @@ import torch
 from torch import nn
 
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.models.adapters import (
+    base_of,
+    compute_alike,
+    is_adapter_folder,
+    needs,
+    quantization,
+)
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import refuse_pickles
+from self_rewarding_lm_pytorch.objects import folder_near, load_object
 from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
 
 
@@ -49,30 +57,63 @@ def policy_for(module: nn.Module, *, tokenizer: Any = None) -> Policy:
 
 
 def load_policy(
-    source: str, *, dtype: str = "float32", trust_remote_code: bool = False
+    source: str,
+    *,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantize: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[Policy, Codec | None]:
     """A policy and, where the source brings one, its codec.
 
-    source: a folder or hub name for transformers, or `module:factory`, a function without
-    arguments that returns a module or (module, codec). trust_remote_code: code that a folder or hub name
-    brings is run. Raises ConfigError where it cannot be loaded whole, without unpickling anything.
+    source: a folder or hub name for transformers, an adapter's folder as peft writes it (the base model is
+    the one that it names, `base_of`), or `file.py:name` or `module:name` of a function without arguments that
+    returns a module or (module, codec); folders and files are looked for beside the plan first.
+    trust_remote_code: code that a folder or hub name brings is run. quantize: "4bit" or "8bit", on `device`,
+    where such weights stay. Raises ConfigError where it cannot be loaded whole, without unpickling anything.
     """
+    source = folder_near(source)
     if ":" in source and not Path(source).exists():
+        if quantize is not None:
+            raise ConfigError(f"quantize: {source!r} is made by a function; give a folder or a hub name")
         return _from_factory(source)
+    if is_adapter_folder(Path(source)):
+        return _adapted(Path(source), dtype=dtype, trust_remote_code=trust_remote_code)
     import transformers
 
     what = f"model {source!r}"
     tokenizer = _pretrained(
         transformers.AutoTokenizer, source, f"the tokenizer of {what}", trust_remote_code=trust_remote_code
     )
-    module = _weights_of(
-        transformers.AutoModelForCausalLM,
-        source,
-        what,
-        dtype=_dtype(dtype),
-        trust_remote_code=trust_remote_code,
-    )
+    arguments: dict[str, Any] = {"dtype": _dtype(dtype), "trust_remote_code": trust_remote_code}
+    if quantize is not None:
+        compute = _dtype(dtype) if dtype != "auto" else torch.bfloat16
+        arguments["quantization_config"] = quantization(quantize, compute)
+        arguments["device_map"] = {"": device}  # such weights cannot be moved later
+    module = _weights_of(transformers.AutoModelForCausalLM, source, what, **arguments)
+    compute_alike(module)
     return policy_for(module, tokenizer=tokenizer), codec_for(tokenizer, module)
+
+
+def _adapted(folder: Path, *, dtype: str, trust_remote_code: bool) -> tuple[Policy, Codec | None]:
+    """An adapter on the model that it names, to be trained on; its own tokenizer where it brings one."""
+    base = base_of(folder)
+    if is_adapter_folder(Path(base)):
+        raise ConfigError(f"{folder} is an adapter on {base!r}, which is one itself; merge that one first")
+    needs("peft", f"the adapter {folder}")
+    from self_rewarding_lm_pytorch.models.huggingface_adapters import put_on
+
+    policy, codec = load_policy(base, dtype=dtype, trust_remote_code=trust_remote_code)
+    tokenizer = getattr(policy, "tokenizer", None)
+    if (folder / "tokenizer_config.json").is_file():
+        import transformers
+
+        what = f"the tokenizer of {str(folder)!r}"
+        tokenizer = _pretrained(
+            transformers.AutoTokenizer, str(folder), what, trust_remote_code=trust_remote_code
+        )
+        codec = codec_for(tokenizer, policy.module)
+    return put_on(policy.module, folder, tokenizer), codec
 
 
 def load_reward_model(source: str) -> tuple[nn.Module, HuggingFaceCodec]:
@@ -82,6 +123,7 @@ def load_reward_model(source: str) -> tuple[nn.Module, HuggingFaceCodec]:
     """
     import transformers
 
+    source = folder_near(source)
     what = f"reward model {source!r}"
     tokenizer = _pretrained(transformers.AutoTokenizer, source, f"the tokenizer of {what}")
     config = _pretrained(transformers.AutoConfig, source, what)
@@ -167,14 +209,24 @@ def new_llama(seed: int, **config: Any) -> nn.Module:
         return module
 
 
+def model_factory(source: str) -> Callable[[], Any]:
+    """The function that `file.py:name` or `package.module:name` names, not called. Raises ConfigError."""
+    wanted = "a function without arguments, which returns a module, or a module and a codec"
+    found = load_object(source, what="model", wanted=wanted)
+    if not callable(found):
+        raise ConfigError(f"model {source!r} is {found!r:.80}, which cannot be called; give {wanted}")
+    factory: Callable[[], Any] = found
+    return factory
+
+
 def _from_factory(source: str) -> tuple[Policy, Codec | None]:
-    module_name, _, attribute = source.partition(":")
+    factory = model_factory(source)
     try:
-        made = getattr(importlib.import_module(module_name), attribute)()
+        made = factory()
     except Exception as error:  # anybody's function
         raise ConfigError(
-            f"model {source!r}: {error!r:.300}; expected module:factory, a function without arguments that "
-            "returns a module, or a module and a codec"
+            f"model {source!r}: {error!r:.300}; expected a function without arguments that returns a module, "
+            "or a module and a codec"
         ) from error
     module, codec = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):

@@ -8,19 +8,20 @@ judging need no communication and processes go at their own pace; while the twin
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.models.logprobs import SequenceLogProbs
 from self_rewarding_lm_pytorch.models.policy import Policy
+
+if TYPE_CHECKING:  # it takes a second to import, and who runs on one process has no use for it
+    from torch.distributed.tensor import DTensor
 
 
 class ShardedTwin:
@@ -30,6 +31,9 @@ class ShardedTwin:
     """
 
     def __init__(self, policy: Policy) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         self._whole = policy
         self.policy = copy.copy(policy)
         self.policy.module = _without_weights(policy.module)
@@ -43,6 +47,8 @@ class ShardedTwin:
     @contextmanager
     def training(self) -> Iterator[None]:
         """The twin takes the policy's weights, and gives them back at the end; after an error it does not."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
         whole = self._whole.module
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.policy.module, whole.state_dict(), options=options)
@@ -94,11 +100,19 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """The tensor itself, or a part's whole one, for which all processes ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_part(tensor) else tensor
 
 
 def parted_as(whole: Tensor, example: Tensor) -> Tensor:
     """This process's part of a tensor, as the example is parted; the tensor itself where it is not."""
-    if not isinstance(example, DTensor):
+    if not _is_part(example):
         return whole
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(whole, example.device_mesh, example.placements, src_data_rank=None)
+
+
+def _is_part(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Parts are of a class that is imported where weights are parted, so without it there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)

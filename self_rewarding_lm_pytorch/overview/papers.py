@@ -40,20 +40,29 @@ PAPERS: dict[str, Used] = {
 }
 
 
-def outside_the_papers(stage: StageConfig, *, is_small: bool = False) -> list[str]:
+_ADAPTERS = Used(
+    (1e-6, 1e-4), (1, 10**9), "adapters take about ten times the rate of full training: unchecked"
+)
+
+
+def outside_the_papers(stage: StageConfig, *, is_small: bool = False, has_adapter: bool = False) -> list[str]:
     """In words, what of the stage's training is outside what the papers used; their models had 7 to 70 B.
 
-    is_small: the plan was scaled, so its batches say nothing.
+    is_small: the plan was scaled, so its batches say nothing. has_adapter: the papers trained all weights, so
+    its rate is compared with what is usual for adapters.
     """
     settings, used = iterations(stage), PAPERS.get(stage.kind)
     if used is None:
         return []
     lines = []
     for name in ("learning_rate",) if is_small else ("learning_rate", "batch_size"):
-        low, high = getattr(used, name)
+        is_usual = has_adapter and name == "learning_rate"
+        low, high = getattr(_ADAPTERS if is_usual else used, name)
         values = dict.fromkeys(getattr(each, name) for each in settings)
         lines += [
-            f"{name} {value:g} is outside what was used for {stage.kind}, {_range(low, high)} ({used.source})"
+            f"{name} {value:g} is outside what was used for "
+            f"{'adapters' if is_usual else stage.kind}, {_range(low, high)} "
+            f"({_ADAPTERS.source if is_usual else used.source})"
             for value in values
             if not low <= value <= high
         ]

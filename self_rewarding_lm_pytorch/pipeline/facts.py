@@ -6,20 +6,28 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from accelerate import Accelerator
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.data.text_files import unreadable
+from self_rewarding_lm_pytorch.models.adapters import base_of, is_adapter_folder
 from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.objects import is_reference
 from self_rewarding_lm_pytorch.plans.checks import data_hashes
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.run_folder.changes import versions
 from self_rewarding_lm_pytorch.run_folder.model_files import is_model_folder, model_notes, weights_hash
+
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
+
+
+_NAMING = ("model", "report_card", "chat")
+"""Parts of a plan, besides its stages, that may name files or models."""
 
 
 def facts_before_loading(
@@ -31,8 +39,11 @@ def facts_before_loading(
         numbers = [n for n in range(1, len(plan.stages) + 1) if not folder.is_trained(n)]
         data = data_hashes([plan.stages[n - 1] for n in numbers], plan.base)
         resolved = yaml.safe_load(plan_text)
-        parts = [resolved["model"], resolved["report_card"], *(resolved["stages"][n - 1] for n in numbers)]
+        parts = [resolved[name] for name in ("model", "chat", "report_card", "generation")]
+        parts += [resolved["stages"][n - 1] for n in numbers]
         named = list(_named_places(parts, plan.base))
+        bases = [base_of(path) for _, path in named if is_adapter_folder(path)]
+        named += [(base, Path(base)) for base in bases]
         files = {name: _hash(path) for name, path in named if path.is_file() and name not in data}
         known = folder.manifest.get("models", {})
         return {
@@ -45,12 +56,20 @@ def facts_before_loading(
         }
 
     return {
-        "versions": versions(),
+        "versions": versions(_also_used(plan)),
         "device": str(accelerator.device),
         "threads": torch.get_num_threads(),
         "processes": processes.world_size(),
         **processes.on_main(read),
     }
+
+
+def _also_used(plan: Plan) -> list[str]:
+    """Libraries that this run needs, and others do not."""
+    is_named = isinstance(plan.model, str | Path) and is_adapter_folder(_place(str(plan.model), plan.base))
+    is_quantized = plan.adapter is not None and plan.adapter.quantize is not None
+    used = {"peft": is_named or plan.adapter is not None, "bitsandbytes": is_quantized}
+    return [name for name, is_used in used.items() if is_used]
 
 
 def facts_of_model(plan: Plan, policy: Policy) -> dict[str, Any]:
@@ -66,7 +85,7 @@ def facts_of_model(plan: Plan, policy: Policy) -> dict[str, Any]:
 
 
 def _named_places(parts: list[Any], base: Path | None) -> Iterator[tuple[str, Path]]:
-    """Every text of these parts of a plan that names a file or a model: data, templates, reward functions."""
+    """Every text of these parts of a plan that names a file or a model: data, templates, one's own code."""
     for text in dict.fromkeys(_texts(parts)):
         with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a NUL
             for name in dict.fromkeys((text, text.rpartition(":")[0])):
@@ -77,7 +96,7 @@ def _named_places(parts: list[Any], base: Path | None) -> Iterator[tuple[str, Pa
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [*filter(is_reference, value), *value.values()]  # one's own losses in a mix are keys
     if isinstance(value, list):
         for part in value:
             yield from _texts(part)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import Accelerator
+import torch
 from torch import nn
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.data.files import is_there, write_folder
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
+from self_rewarding_lm_pytorch.models.adapters import with_new_adapter
 from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
 from self_rewarding_lm_pytorch.models.load import codec_for, load_policy, policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import refuse_pickles
+from self_rewarding_lm_pytorch.objects import folder_near
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
+from self_rewarding_lm_pytorch.stages.adapter_settings import AdapterSettings
 from self_rewarding_lm_pytorch.stages.base import Environment
 from self_rewarding_lm_pytorch.text import Codec
+
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
+
+INITIAL = "initial"
+"""In a run's folder: a model given from Python, as the run began."""
 
 
 def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Environment:
@@ -31,7 +41,7 @@ def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Env
             "would hold all of them; start it with torchrun --nproc-per-node N -m self_rewarding_lm_pytorch "
             "train PLAN, or leave sharding out"
         )
-    policy, codec = model(plan)
+    policy, codec = model(plan, accelerator.device)
     policy.module.to(accelerator.device)
     processes.share_weights(policy.module)
     policy.module.eval()
@@ -50,32 +60,58 @@ def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Env
     )
 
 
-def model(plan: Plan) -> tuple[Policy, Codec | None]:
-    """The plan's model and its codec. Raises ConfigError."""
+def model(plan: Plan, device: torch.device | str = "cpu") -> tuple[Policy, Codec | None]:
+    """The plan's model, with its adapter, and its codec. Raises ConfigError.
+
+    device: where quantized weights are put, which cannot be moved; others are on the CPU.
+    """
+    adapter, base = plan.adapter, None
     if isinstance(plan.model, str | Path):
-        beside = (plan.base or Path()) / str(plan.model)
-        is_folder = not Path(plan.model).exists() and beside.is_dir()
-        name = str(beside if is_folder else plan.model)
+        name = folder_near(str(plan.model), plan.base)
         refuse_pickles(Path(name))  # before its tokenizer is looked for
-        policy, codec = load_policy(name, dtype=plan.dtype, trust_remote_code=plan.trust_remote_code)
+        policy, codec = load_policy(
+            name,
+            dtype=plan.dtype,
+            trust_remote_code=plan.trust_remote_code,
+            quantize=None if adapter is None else adapter.quantize,
+            device=device,
+        )
+        base = str(Path(name).resolve()) if Path(name).is_dir() else name
     elif isinstance(plan.model, Policy):
         policy, codec = plan.model, None
     elif isinstance(plan.model, nn.Module):
         policy, codec = policy_for(plan.model), None
     else:
         raise ConfigError(f"model must be a name, a folder or a module, not {type(plan.model).__name__}")
-    if plan.tokenizer is None:
-        return policy, codec
-    if hasattr(plan.tokenizer, "prompt_ids"):
-        return policy, plan.tokenizer
-    return policy, codec_for(plan.tokenizer, policy.module)
+    if adapter is not None:
+        policy = _adapted(plan, adapter, policy, base)
+    if plan.tokenizer is not None:
+        is_codec = hasattr(plan.tokenizer, "prompt_ids")
+        codec = plan.tokenizer if is_codec else codec_for(plan.tokenizer, policy.module)
+    return policy, codec if plan.chat is None else plan.chat.applied(codec, plan.base)
+
+
+def _adapted(plan: Plan, adapter: AdapterSettings, policy: Policy, base: str | None) -> Policy:
+    if adapter.quantize is not None and base is None:
+        raise ConfigError(
+            f"adapter: quantize: {adapter.quantize} is done as a model is read, and "
+            f"{type(plan.model).__name__} is one already; name its folder or hub name as the "
+            "model, or leave quantize out"
+        )
+    return with_new_adapter(
+        policy,
+        adapter.peft_arguments(),
+        seed=plan.seed,
+        is_merged=adapter.is_merged,
+        base=base or plan.run.resolve() / INITIAL,
+    )
 
 
 def keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
     """A module given from Python exists nowhere else: its first weights are kept for a resumed run."""
     if isinstance(plan.model, str | Path):
         return
-    initial = folder.path / "initial"
+    initial = folder.path / INITIAL
     noted = folder.manifest.get("initial")
     if is_there(initial):
         folder.check(initial, noted)
@@ -83,7 +119,8 @@ def keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
         if not noted:
             folder.save(initial=folder.noted(initial))
         return
-    write_folder(initial, env.policy.save)
+    # Of a planned adapter the model below it is kept: the adapter begins as the seed says.
+    write_folder(initial, getattr(env.policy, "save_base", env.policy.save))
     found = folder.noted(initial)
     if noted and without_times(noted) != without_times(found):
         processes.on_main(partial(shutil.rmtree, initial))
@@ -97,8 +134,8 @@ def keep_initial(plan: Plan, folder: RunFolder, env: Environment) -> None:
 def initial_policy(plan: Plan, folder: RunFolder, env: Environment) -> Policy:
     """The model as the run began, in memory of its own."""
     if isinstance(plan.model, str | Path):
-        return model(plan)[0]
+        return model(plan, env.accelerator.device)[0]
     policy = env.policy.copy()
-    folder.check(folder.path / "initial", folder.manifest.get("initial"))
-    policy.restore(folder.path / "initial")
+    folder.check(folder.path / INITIAL, folder.manifest.get("initial"))
+    policy.restore(folder.path / INITIAL)
     return policy

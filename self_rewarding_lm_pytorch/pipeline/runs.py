@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
+import yaml
 
 from self_rewarding_lm_pytorch import interrupts, processes
+from self_rewarding_lm_pytorch.callbacks import Callback, Callbacks
 from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch.objects import beside
+from self_rewarding_lm_pytorch.pipeline.around import (
+    AfterStage,
+    Around,
+    Evaluate,
+    Summary,
+    make_room,
+    push,
+    run_info,
+    send_card,
+)
 from self_rewarding_lm_pytorch.pipeline.facts import facts_before_loading, facts_of_model
 from self_rewarding_lm_pytorch.pipeline.models import environment, initial_policy, keep_initial, model
 from self_rewarding_lm_pytorch.pipeline.silent import Silent
-from self_rewarding_lm_pytorch.pipeline.stages import AfterStage, CheckedFolders, Evaluate, Summary, run_stage
+from self_rewarding_lm_pytorch.pipeline.stages import CheckedFolders, run_stage
 from self_rewarding_lm_pytorch.plans.checks import check_plan, named_models
 from self_rewarding_lm_pytorch.plans.text import plan_text
 from self_rewarding_lm_pytorch.progress import Reporter
@@ -32,7 +45,24 @@ from self_rewarding_lm_pytorch.stages.report_cards import (
     stored_cards,
     summary_rows,
 )
+from self_rewarding_lm_pytorch.stages.tracker_settings import check_trackers
+from self_rewarding_lm_pytorch.trackers import Trackers
 from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
+from self_rewarding_lm_pytorch.training.device import check_found
+
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How a run is to be done, besides its plan."""
+
+    fresh: bool
+    allow_changed: bool
+    evaluate: Evaluate | None
+    after_stage: AfterStage | None
+    callbacks: Callbacks
 
 
 def run(
@@ -44,6 +74,7 @@ def run(
     reporter: Reporter | None = None,
     evaluate: Evaluate | None = None,
     after_stage: AfterStage | None = None,
+    callbacks: Sequence[Callback] = (),
     accelerator: Accelerator | None = None,
 ) -> Summary:
     """Runs a plan's stages in order and returns the summary (also in RUN/summary.json).
@@ -51,47 +82,37 @@ def run(
     plan: a YAML file, a mapping, or a Plan. A run that was cut off is continued; a finished one is
     not run again, its summary is returned. fresh: begin anew, removing what the run wrote before.
     allow_changed: go on although the plan, the model, data, libraries or the like are not what they were
-    when the run began; what stages have stored is kept. From Python, a module given as the plan's model
-    holds the final weights when this returns.
+    when the run began; what stages have stored is kept. callbacks: called at stages and steps
+    (`callbacks.Callback`). From Python, a module given as the plan's model holds the final weights when this
+    returns.
 
     Raises ConfigError for what cannot be run or has changed, CheckpointError where the run folder is in
     use, damaged or full, interrupts.Interrupted after Ctrl-C or SIGTERM, once what was under way is stored.
     """
     plan = load_plan(plan, overrides)
-    accelerator = accelerator or make_accelerator(plan.accelerate)
+    asked = _Asked(fresh, allow_changed, evaluate, after_stage, Callbacks(callbacks))
+    check_trackers(plan.trackers)
+    if accelerator is None:
+        accelerator = make_accelerator(plan.accelerate, plan.device)
+    check_found(plan.device, accelerator.device)
     reporter = (reporter or Reporter()) if processes.is_main() else Silent()
-    with locked(plan.run, reporter):
-        return _run(plan, accelerator, reporter, fresh, allow_changed, evaluate, after_stage)
+    with beside(plan.base), locked(plan.run, reporter):
+        return _run(plan, accelerator, reporter, asked)
 
 
-def _run(
-    plan: Plan,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    fresh: bool,
-    allow_changed: bool,
-    evaluate: Evaluate | None,
-    after_stage: AfterStage | None,
-) -> Summary:
+def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked) -> Summary:
     folder, text = RunFolder(plan.run), plan_text(plan)
     stages: list[StageConfig] = plan.stages
-    folder.open(text, plan.seed, [(s.name, s.kind) for s in stages], fresh=fresh)
+    folder.open(text, plan.seed, [(s.name, s.kind) for s in stages], fresh=asked.fresh)
     if folder.is_finished:
-        reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh (fresh=True)")
-        if not isinstance(plan.model, str | Path):
-            last = folder.stage_folder(len(stages)) / "checkpoint"
-            folder.check(last, folder.stage(len(stages)).get("files"))
-            model(plan)[0].restore(last)
-        with processes.apart():  # each looks for the file, which the main one may have written by then
-            _write_summary(folder)  # the run may have been cut off just before it did
-        return summary(folder)
+        return _finished(plan, folder, reporter)
     facts = facts_before_loading(plan, folder, text, accelerator)
     folder.compare(facts)
-    folder.settle(allow_changed, reporter)
+    folder.settle(asked.allow_changed, reporter)
     env = environment(plan, reporter, accelerator)
     loaded = facts_of_model(plan, env.policy)
     folder.compare({"models": loaded})
-    folder.settle(allow_changed, reporter)
+    folder.settle(asked.allow_changed, reporter)
     cards = ReportCards(plan.report_card, stages, folder.path, env)
     for name in folder.redo_missing(named_models(stages, folder)):
         reporter.warn(f"the checkpoint of stage {name} is gone; it is trained again, on what it had stored")
@@ -99,30 +120,46 @@ def _run(
     facts["models"] |= loaded
     for name in ("data", "models"):  # of stages that are done, what they read stays noted
         facts[name] = {**folder.manifest.get(name, {}), **facts[name]}
-    with _said_how_it_ended(folder, reporter):
+    resolved = yaml.safe_load(text)
+    trackers = Trackers(plan.trackers, folder.path, resolved, reporter, accelerator)
+    around = Around(asked.after_stage, cards, asked.evaluate, trackers, asked.callbacks)
+    with _said_how_it_ended(folder, reporter), closing(trackers):
         folder.begin(**facts)
         keep_initial(plan, folder, env)
         env.load_initial = partial(initial_policy, plan, folder, env)
         env.checkpoints = CheckedFolders(folder)
         with interrupts.deferred():
-            _run_stages(stages, folder, env, cards, evaluate, after_stage)
+            trackers.begin()
+            asked.callbacks.run_begins(run_info(folder, resolved))
+            _run_stages(plan, folder, env, around)
+    push(plan, folder, reporter)
+    asked.callbacks.run_ends(summary(folder))
     return summary(folder)
 
 
-def _run_stages(
-    stages: list[StageConfig],
-    folder: RunFolder,
-    env: Environment,
-    cards: ReportCards,
-    evaluate: Evaluate | None,
-    after_stage: AfterStage | None,
-) -> None:
-    cards.take(0)
-    for number, stage in enumerate(stages, 1):
+def _finished(plan: Plan, folder: RunFolder, reporter: Reporter) -> Summary:
+    reporter.say(f"{plan.run} is finished and is not run again; begin anew with --fresh (fresh=True)")
+    if not isinstance(plan.model, str | Path):
+        number = len(plan.stages)
+        last = folder.stage_folder(number) / "checkpoint"
+        folder.check(last, folder.stage(number).get("files"))
+        model(plan)[0].restore(last)
+    with processes.apart():  # each looks for the file, which the main one may have written by then
+        _write_summary(folder)  # the run may have been cut off just before it did
+    push(plan, folder, reporter)
+    return summary(folder)
+
+
+def _run_stages(plan: Plan, folder: RunFolder, env: Environment, around: Around) -> None:
+    around.cards.take(0)
+    if processes.is_main():
+        send_card(0, folder, around.trackers)
+    for number, stage in enumerate(plan.stages, 1):
         was_done = folder.stage(number)["state"] == "done"
-        run_stage(stage, number, folder, env, cards, evaluate, after_stage)
-        cards.guard(number)
-        if number < len(stages) and not was_done:
+        run_stage(stage, number, folder, env, around)
+        make_room(plan, folder)
+        around.cards.guard(number)
+        if number < len(plan.stages) and not was_done:
             interrupts.unit_done()
     folder.save(status="completed")
 

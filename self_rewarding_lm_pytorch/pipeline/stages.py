@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from self_rewarding_lm_pytorch.data.files import is_there, write_folder
 from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
+from self_rewarding_lm_pytorch.models.policy import Policy
+from self_rewarding_lm_pytorch.pipeline.around import Around, Summary, stage_ends, stage_info
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.report_cards import ReportCards
 from self_rewarding_lm_pytorch.stages.watch import Watch
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog, significant
 from self_rewarding_lm_pytorch.training.state import remove as remove_states
-
-Summary = dict[str, Any]
-Evaluate = Callable[[Environment, int], Summary | None]
-"""Called after stage `number`; returns a row of the summary's `evaluation`."""
-AfterStage = Callable[[Environment, int, StageConfig], None]
 
 
 class CheckedFolders(dict[str, Path]):
@@ -45,15 +40,7 @@ class CheckedFolders(dict[str, Path]):
         return place
 
 
-def run_stage(
-    stage: StageConfig,
-    number: int,
-    folder: RunFolder,
-    env: Environment,
-    cards: ReportCards,
-    evaluate: Evaluate | None,
-    after_stage: AfterStage | None,
-) -> None:
+def run_stage(stage: StageConfig, number: int, folder: RunFolder, env: Environment, around: Around) -> None:
     """Does what is missing of a stage; afterwards the policy is as the stage left it."""
     checkpoints = env.checkpoints
     assert isinstance(checkpoints, CheckedFolders)
@@ -66,30 +53,29 @@ def run_stage(
             env.policy.restore(checkpoint)
         return
     env.reporter.say(label)
+    around.callbacks.stage_begins(stage_info(folder, number))
     if folder.stage(number)["state"] != "trained":
-        _train(stage, number, folder, env)
+        _train(stage, number, folder, env, around)
     remove_states(folder.stage_folder(number))
     env.policy.restore(checkpoints.add(number))
-    if after_stage is not None:
-        after_stage(env, number, stage)
-    cards.take(number)
-    row = evaluate(env, number) if evaluate is not None else None
-    folder.update_stage(number, state="done", **({"evaluation": row} if row else {}))
+    folder.update_stage(number, state="done", **stage_ends(stage, number, folder, env, around))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _train(stage: StageConfig, number: int, folder: RunFolder, env: Environment) -> None:
+def _train(stage: StageConfig, number: int, folder: RunFolder, env: Environment, around: Around) -> None:
     place = folder.stage_folder(number)
     checkpoint = place / "checkpoint"
+    folder.stage(number).pop("removed", None)
     folder.update_stage(number, state="running")
-    metrics = MetricsLog(folder.path / "metrics.jsonl", place.name)
+    metrics = MetricsLog(folder.path / "metrics.jsonl", place.name, around.trackers.line)
     metrics.begin()
     watch = Watch(env.alarms, place, stage.kind, env.reporter)
     watch.begin()
-    outcome = stage.run(StageRun(env, number, stage.name, place, metrics, watch))
+    step_done = partial(around.callbacks.step_done, stage_info(folder, number))
+    outcome = stage.run(StageRun(env, number, stage.name, place, metrics, watch, step_done))
     watch.close()
-    write_folder(checkpoint, env.policy.save)
+    write_folder(checkpoint, partial(_save, env.policy))
     files, before = folder.noted(checkpoint), folder.stage(number).get("files")
     later = folder.manifest["stages"][number:]
     if (
@@ -105,6 +91,11 @@ def _train(stage: StageConfig, number: int, folder: RunFolder, env: Environment)
         folder.note_change([said])
     figures = _figures(stage, outcome, str(checkpoint.relative_to(folder.path)))
     folder.update_stage(number, state="trained", outcome=figures, files=files)
+
+
+def _save(policy: Policy, folder: Path) -> None:
+    policy.save(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's; ours is written once the stage's worth is known
 
 
 def _figures(stage: StageConfig, outcome: StageOutcome, checkpoint: str) -> Summary:

@@ -23,7 +23,8 @@ def check_plan(stages: list[StageConfig], env: Environment, folder: RunFolder, c
         try:
             _check_past_models(stage, stages[: number - 1])
             stage.check(env)
-            if number > 1 and getattr(getattr(stage, "train", None), "reference", "") == "adapter_off":
+            is_off = getattr(getattr(stage, "train", None), "reference", "") == "adapter_off"
+            if number > 1 and is_off and not getattr(env.policy, "begins_anew", False):
                 raise ConfigError(
                     "reference adapter_off is the model without its adapter, but the stages before this one "
                     "train that, so the two would differ from the start; take reference: stage_start"

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.plans.yaml import copied, parsed_yaml
-from self_rewarding_lm_pytorch.stages import STAGES
+from self_rewarding_lm_pytorch.stages import is_stage_kind, kind_name, stage_kind
 
 ITERATIONS, EACH = "iterations", "each"
 
@@ -52,19 +53,23 @@ def _inherited(entries: Any, problems: list[str]) -> list[Any]:
         own = {key: value for key, value in entry.items() if key != "like"}
         own = _gathered(own, own.get("kind", below.get("kind")), f"stage {number}", problems)
         merged = _merged(below, own)
-        done.append({"name": merged.get("kind"), **merged})
+        done.append({"name": kind_name(merged.get("kind")), **merged})
     return done
 
 
 def _gathered(entry: dict[str, Any], kind: Any, where: str, problems: list[str]) -> dict[str, Any]:
     """Training settings that stand beside the stage's own, moved into `train`; twice is a problem."""
-    if not isinstance(kind, str) or kind not in STAGES:
+    if not is_stage_kind(kind):
+        return entry
+    try:
+        known = stage_kind(kind)
+    except ConfigError:  # of one's own; said where the stage is made
         return entry
     train = entry.get("train")
-    for key in STAGES[kind].training_keys(entry):
+    for key in known.training_keys(entry):
         if isinstance(train, dict) and key in train:
             problems.append(f"{where}: {key} is given twice, in train and beside it; keep one")
-    return STAGES[kind].with_training_keys_moved(entry)
+    return known.with_training_keys_moved(entry)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,9 +165,9 @@ def _apply(raw: dict[str, Any], override: str, problems: list[str]) -> None:
     *parents, last = path.split(".")
     place: Any = raw
     for key in parents:
-        place = _step_into(place, key)
+        within, place = place, _step_into(place, key)
         if place is None:
-            problems.append(f"--set {override!r}: there is no {key!r} in the plan")
+            problems.append(f"--set {override!r}: there is no {key!r} in the plan{_known_in(within)}")
             return
     if not isinstance(place, dict):
         problems.append(f"--set {override!r}: {parents[-1]!r} holds no settings")
@@ -178,9 +183,20 @@ def _moved(entry: Any) -> Any:
 
 def _step_into(place: Any, key: str) -> Any:
     if isinstance(place, dict):
-        return place.setdefault(key, {})
+        if place.get(key) is None:  # `judge: null` as well
+            place[key] = {}
+        return place[key]
     if isinstance(place, list):
         named = (entry for entry in place if isinstance(entry, dict) and entry.get("name") == key)
         by_number = place[int(key) - 1] if key.isdigit() and 0 < int(key) <= len(place) else None
         return next(named, by_number)
     return None
+
+
+def _known_in(place: Any) -> str:
+    """Of a list, what may be named there: numbers from 1, and names where the entries have them."""
+    if not isinstance(place, list):
+        return ""
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in place]
+    known = [f"{n} ({name})" if name else str(n) for n, name in enumerate(names, 1)]
+    return f"; known, by number or name: {', '.join(known) or 'none'}"

@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from scipy import stats
-
 
 def agreement(scores: Sequence[float | None], others: Sequence[float | None]) -> float | None:
     """(tau + 1) / 2 of two judges' scores of the same candidates, in order: 1 one order, 0 the reverse.
@@ -22,6 +20,8 @@ def agreement(scores: Sequence[float | None], others: Sequence[float | None]) ->
     both = [(a, b) for a, b in zip(scores, others, strict=True) if a is not None and b is not None]
     if len(both) < 2:
         return None
+    from scipy import stats  # takes most of a second to import
+
     tau = float(stats.kendalltau(*zip(*both, strict=True)).statistic)
     return None if math.isnan(tau) else (tau + 1) / 2
 

@@ -15,6 +15,7 @@ from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.base import TOO_LONG
 from self_rewarding_lm_pytorch.preferences.length_control import LengthControl
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt, Skipped
+from self_rewarding_lm_pytorch.text import UNFINISHED
 
 
 def best_and_worst(rewards: Tensor) -> tuple[int, int]:
@@ -95,8 +96,7 @@ class PairingRule:
         causes: Counter[str] = Counter()
         for candidate, judgment in zip(candidates, judgments, strict=True):
             if judgment.score is None:
-                is_long = judgment.reason.startswith(TOO_LONG)
-                causes["judge prompt over its limit" if is_long else "no score"] += 1
+                causes[_why_unscored(judgment)] += 1
             elif self.needs_end and candidate.finish_reason != "eos":
                 causes["unfinished"] += 1
             elif not bool(self.is_valid_reward(judgment.score)):
@@ -121,3 +121,9 @@ class PairingRule:
                 f"indices run from 0 to {count - 1}"
             )
         return best, worst
+
+
+def _why_unscored(judgment: Judgment) -> str:
+    if judgment.reason.startswith(TOO_LONG):
+        return "judge prompt over its limit"
+    return UNFINISHED if judgment.reason == UNFINISHED else "no score"

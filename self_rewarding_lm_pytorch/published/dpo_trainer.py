@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch import nn
 
 from self_rewarding_lm_pytorch import processes
@@ -18,8 +17,8 @@ from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.published.arguments import (
+    accelerate_arguments,
     beta_of,
-    checked_arguments,
     training_settings,
     with_padding,
 )
@@ -32,6 +31,9 @@ from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 from self_rewarding_lm_pytorch.training.early_stopping import EarlyStopper
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
 from self_rewarding_lm_pytorch.training.reference import LiveReference
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class DPOTrainer:
@@ -75,9 +77,7 @@ class DPOTrainer:
         self._valid = valid_dataset
         self._stopper = early_stopper if early_stopper is not None else early_stopper_eval_module
         self._accelerator = accelerator
-        self._accelerate_kwargs = checked_arguments(
-            "DPOTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
-        )
+        self._accelerate_kwargs = accelerate_arguments("DPOTrainer", accelerate_kwargs)
         dpo = dict(dpo_kwargs or {})
         own_beta = 0.1 if self._dpo is None else self._dpo.beta
         own_decay = 1.0 if self._dpo is None else self._dpo.ref_model_ema_decay

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from self_rewarding_lm_pytorch.config import Plan
+from self_rewarding_lm_pytorch.callbacks import Callback
 from self_rewarding_lm_pytorch.data.files import write_atomically
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.models.weights import save_weights
-from self_rewarding_lm_pytorch.pipeline import Summary, run
-from self_rewarding_lm_pytorch.plans.text import plan_text
-from self_rewarding_lm_pytorch.published.arguments import checked_arguments, one_dataset, with_padding
+from self_rewarding_lm_pytorch.published.arguments import (
+    accelerate_arguments,
+    checked_arguments,
+    one_dataset,
+    with_padding,
+)
 from self_rewarding_lm_pytorch.published.configs import FinetuneConfig, SelfPlayConfig, SFTConfig
 from self_rewarding_lm_pytorch.published.paper import create_default_paper_config
 from self_rewarding_lm_pytorch.published.reward_config import DefaultRewardConfig, RewardConfig
-from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
 from self_rewarding_lm_pytorch.text import FunctionCodec
+
+if TYPE_CHECKING:  # what runs plans is imported where one is made, so that importing the trainer costs less
+    from self_rewarding_lm_pytorch.config import Plan
+    from self_rewarding_lm_pytorch.pipeline import Summary
 
 
 class SelfRewardingTrainer:
@@ -32,6 +37,8 @@ class SelfRewardingTrainer:
     finetune_configs: a list of configs in any order, or a dict for create_default_paper_config.
     self_reward_prompt_config: how the judge is asked, one config or a dict of named ones.
     pad_id: a negative one marks right padding in id tensors; items padded with another need masks.
+    trackers: as a plan's (names such as "tensorboard", or {name: {options}}).
+    callbacks: called at stages and steps (`callbacks.Callback`).
     checkpoints_folder: the run folder. The model holds the final weights when the call returns.
     """
 
@@ -47,7 +54,11 @@ class SelfRewardingTrainer:
         checkpoints_folder: str | Path = "./checkpoints",
         accelerate_kwargs: Mapping[str, Any] | None = None,
         eos_id: int | None = None,
+        trackers: Sequence[Any] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        from self_rewarding_lm_pytorch.config import Plan
+
         if isinstance(finetune_configs, dict):
             arguments = checked_arguments("finetune_configs", finetune_configs, create_default_paper_config)
             finetune_configs = create_default_paper_config(**arguments)
@@ -63,11 +74,11 @@ class SelfRewardingTrainer:
             model=model,
             tokenizer=codec,
             run=self.checkpoints_folder,
-            accelerate=checked_arguments(
-                "SelfRewardingTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
-            ),
+            accelerate=accelerate_arguments("SelfRewardingTrainer", accelerate_kwargs),
+            trackers=list(trackers),
             stages=stages,
         )
+        self._callbacks = callbacks
 
     def __call__(self, overwrite_checkpoints: bool = False) -> Summary:
         """Runs (or continues) the stages; see `pipeline.run`.
@@ -75,9 +86,16 @@ class SelfRewardingTrainer:
         overwrite_checkpoints: True starts afresh. False continues an unfinished run of the same plan
         and refuses a finished one, before any training.
         """
+        from self_rewarding_lm_pytorch.pipeline import run
+
         if not overwrite_checkpoints:
             refuse_finished(self._plan)
-        return run(self._plan, fresh=overwrite_checkpoints, after_stage=self._save_stage)
+        return run(
+            self._plan,
+            fresh=overwrite_checkpoints,
+            after_stage=self._save_stage,
+            callbacks=self._callbacks,
+        )
 
     def _save_stage(self, env: Environment, number: int, stage: StageConfig) -> None:
         save_stage_file(self.checkpoints_folder, env, number, stage)
@@ -85,6 +103,9 @@ class SelfRewardingTrainer:
 
 def refuse_finished(plan: Plan) -> None:
     """Raises CheckpointError if the plan's run folder holds a finished run."""
+    from self_rewarding_lm_pytorch.plans.text import plan_text
+    from self_rewarding_lm_pytorch.run_folder import RunFolder
+
     folder = RunFolder(plan.run)
     if not (plan.run / "manifest.json").exists():
         return

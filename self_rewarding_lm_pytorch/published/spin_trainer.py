@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch import nn
 
 from self_rewarding_lm_pytorch.config import Plan
@@ -15,12 +14,15 @@ from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
 from self_rewarding_lm_pytorch.models.checkpoints import load_checkpoint
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.pipeline import Summary, run
-from self_rewarding_lm_pytorch.published.arguments import checked_arguments, one_dataset, with_padding
+from self_rewarding_lm_pytorch.published.arguments import accelerate_arguments, one_dataset, with_padding
 from self_rewarding_lm_pytorch.published.configs import SelfPlayConfig
 from self_rewarding_lm_pytorch.published.modules import SPIN
 from self_rewarding_lm_pytorch.published.self_rewarding import refuse_finished, save_stage_file
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
 from self_rewarding_lm_pytorch.text import FunctionCodec
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class SPINTrainer:
@@ -95,9 +97,7 @@ class SPINTrainer:
             model=self.model,
             tokenizer=_IdsOnly(eos_id, vocab_size),
             run=self.checkpoint_folder,
-            accelerate=checked_arguments(
-                "SPINTrainer.accelerate_kwargs", accelerate_kwargs or {}, Accelerator
-            ),
+            accelerate=accelerate_arguments("SPINTrainer", accelerate_kwargs),
             stages=[config.stage({})],
         )
         self._accelerator = accelerator

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.report.charts import is_number
+from self_rewarding_lm_pytorch.report.words import DASH, is_number
 from self_rewarding_lm_pytorch.stages.alarm_log import stored_alarms
 
-DASH = "–"  # as charts.show writes what is absent
 _LONGEST = 2_000  # characters of an alarm's text
 
 

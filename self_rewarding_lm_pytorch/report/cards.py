@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from self_rewarding_lm_pytorch.evaluation.card_text import KEY_METRICS, METRICS, Meaning
-from self_rewarding_lm_pytorch.report import charts
+from self_rewarding_lm_pytorch.report.svg import Frame, picture, tag, ticks
+from self_rewarding_lm_pytorch.report.words import DASH, is_number, short
 
-DASH = "–"  # as charts.show writes what is absent
 _DRAWN = (
     "pairwise_accuracy",
     "spearman",
@@ -21,6 +22,8 @@ _DRAWN = (
     "flip_share",
     "padded_shift",
 )
+
+_ENDS = {"share": (0.0, 1.0), "correlation": (-1.0, 1.0)}  # no axis goes beyond them
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def cards_of(summary: Mapping[str, Any]) -> Cards:
     lines = [
         Line(name, meaning.title, name in KEY_METRICS, [_cell(row, name, meaning) for row in rows])
         for name, meaning in METRICS.items()
-        if any(charts.is_number(row.get(name)) for row in rows)
+        if any(is_number(row.get(name)) for row in rows)
     ]
     models = [str(row.get("model", place)) for place, row in enumerate(rows)]
     figures = [(METRICS[name].title, course(name, rows, models)) for name in _DRAWN if _is_drawn(name, rows)]
@@ -60,7 +63,7 @@ def cards_of(summary: Mapping[str, Any]) -> Cards:
 
 
 def _is_drawn(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return sum(charts.is_number(row.get(name)) for row in rows) > 1
+    return sum(is_number(row.get(name)) for row in rows) > 1
 
 
 def _cell(row: Mapping[str, Any], name: str, meaning: Meaning) -> tuple[str, str]:
@@ -72,13 +75,13 @@ def _cell(row: Mapping[str, Any], name: str, meaning: Meaning) -> tuple[str, str
 def _ends(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     every = row.get("intervals")
     ends = every.get(name) if isinstance(every, dict) else None
-    if not (isinstance(ends, list) and len(ends) == 2 and all(map(charts.is_number, ends))):
+    if not (isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends))):
         return None
     return float(ends[0]), float(ends[1])
 
 
 def _text(value: Any, meaning: Meaning) -> str:
-    if not charts.is_number(value):
+    if not is_number(value):
         return DASH
     return f"{100 * value:.1f} %" if meaning.kind == "share" else f"{value:.3f}"
 
@@ -86,35 +89,32 @@ def _text(value: Any, meaning: Meaning) -> str:
 def course(name: str, rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Markup:
     """A metric from model to model: points with their intervals, the last value written at the end."""
     meaning = METRICS[name]
-    places = [n for n, row in enumerate(rows) if charts.is_number(row.get(name))]
+    places = [n for n, row in enumerate(rows) if is_number(row.get(name))]
     known = [(n, float(rows[n][name]), _ends(rows[n], name)) for n in places]
     every = [end for _, value, ends in known for end in (value, *(ends or ()))]
     low, high = min(every), max(every)
     spare = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    frame = charts.Frame(-0.3, len(rows) - 0.7, low - spare, high + spare)
+    lowest, highest = _ENDS.get(meaning.kind, (-math.inf, math.inf))
+    frame = Frame(
+        -0.3, len(rows) - 0.7, max(low - spare, min(lowest, low)), min(high + spare, max(highest, high))
+    )
     y_ticks = [
-        (value, charts.percent(value) if meaning.kind == "share" and 0 <= value <= 1 else text)
-        for value, text in charts.ticks(frame.y_low, frame.y_high)
+        (value, f"{100 * value:.4g} %" if meaning.kind == "share" else text)
+        for value, text in ticks(frame.y_low, frame.y_high)
     ]
     stride = -(-len(models) // 6)  # names that would lie on each other are left out
-    x_ticks = [(float(n), _short(model)) for n, model in enumerate(models) if n % stride == 0]
+    x_ticks = [(float(n), short(model)) for n, model in enumerate(models) if n % stride == 0]
     parts = frame.axes(x_ticks, y_ticks, "", "")
     path = " ".join(f"{frame.x(n)},{frame.y(value)}" for n, value, _ in known)
-    parts.append(charts.tag("polyline", points=path, class_="line t0"))
+    parts.append(tag("polyline", points=path, class_="line t0"))
     for n, value, ends in known:
         x = frame.x(n)
         if ends:
             low_y, high_y = map(frame.y, ends)
-            parts.append(charts.tag("line", x1=x, x2=x, y1=low_y, y2=high_y, class_="line t0"))
-        parts.append(charts.tag("circle", cx=x, cy=frame.y(value), r=3, class_="fill t0"))
+            parts.append(tag("line", x1=x, x2=x, y1=low_y, y2=high_y, class_="line t0"))
+        parts.append(tag("circle", cx=x, cy=frame.y(value), r=3, class_="fill t0"))
     last, value, _ = known[-1]
     text = _text(value, meaning)
-    parts.append(charts.tag("text", text, x=frame.x(last) + 7, y=frame.y(value) + 3.5, class_="value t0"))
+    parts.append(tag("text", text, x=frame.x(last) + 7, y=frame.y(value) + 3.5, class_="value t0"))
     told = ", ".join(f"{models[n]} {_text(value, meaning)}" for n, value, _ in known)
-    view = f"0 0 {charts.WIDTH} {charts.HEIGHT}"
-    label = f"{meaning.title}: {told}"
-    return charts.tag("svg", *parts, viewBox=view, role="img", aria_label=label, class_="chart")
-
-
-def _short(name: str, limit: int = 9) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+    return picture(f"{meaning.title}: {told}", parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from self_rewarding_lm_pytorch.records import Vote
-from self_rewarding_lm_pytorch.report import charts
+from self_rewarding_lm_pytorch.report.words import percent
 
 
 def distribution(vote: Vote) -> str:
@@ -12,5 +12,5 @@ def distribution(vote: Vote) -> str:
         return ""
     # The scores are whole numbers in a row and the vote's score is their mean: it says the lowest.
     low = round(vote.score - sum(n * share for n, share in enumerate(vote.probabilities)))
-    shares = (charts.percent(share) for share in vote.probabilities)
+    shares = (percent(share) for share in vote.probabilities)
     return ", ".join(f"{score}: {share}" for score, share in enumerate(shares, start=low))

@@ -16,11 +16,16 @@ from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
 _OWN = "self-rewarding-lm-pytorch"
 _DECIDING = ("torch", "transformers", "x-transformers", "accelerate")
 _NOTED = (_OWN, *_DECIDING, "pyarrow")
+_OF_ADAPTERS = ("peft", "bitsandbytes")  # noted where an adapter is trained
 
 FREE = (
     r"run",  # a folder may be moved
     r"report_card\.guard",
     r"save_every_seconds",
+    r"device",  # which one the run had is a fact of its own
+    r"trackers",
+    r"keep_last",
+    r"push_to_hub",
     r"(stages\.\d+\.)?alarms",
 )
 """Keys of a plan by which nothing is made, as patterns from its top; they may change between two goes."""
@@ -67,10 +72,10 @@ def fact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
     return [change for name in both for change in _COMPARE[name](before[name], now[name])]
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide a result."""
+def versions(also: Sequence[str] = ()) -> dict[str, str]:
+    """Of Python and of the libraries that decide a result. also: of those, what this run uses besides."""
     found = {"python": platform.python_version()}
-    for package in _NOTED:
+    for package in (*_NOTED, *also):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -91,9 +96,9 @@ def refusal(path: Path, changes: Sequence[Change]) -> ConfigError:
 
 def _versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
     found = []
-    for name, parts in (("python", 2), (_OWN, 2), *((name, None) for name in _DECIDING)):
+    for name, parts in (("python", 2), (_OWN, 2), *((name, None) for name in (*_DECIDING, *_OF_ADAPTERS))):
         old, new = (".".join(str(v.get(name)).split(".")[:parts]) for v in (before, now))
-        if name in before and old != new:
+        if name in before and old != new and (name in now or name not in _OF_ADAPTERS):
             found.append(Change(f"version of {name}", before[name], now.get(name), "versions"))
     return found
 

@@ -46,7 +46,7 @@ def clear_run(folder: Path) -> None:
         return
     for name in ("plan.yaml", "metrics.jsonl", "alarms.jsonl", "summary.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
-    for name in _FOLDERS:  # what stayed would be taken for the new run's, so an error is one
+    for name in (*_FOLDERS, "trackers"):  # what stayed would be taken for the new run's, so an error is one
         if (folder / name).exists():
             shutil.rmtree(folder / name)
     for name in _published_files(file):

@@ -33,11 +33,15 @@ def storage_error(error: BaseException, folder: Path) -> CheckpointError | None:
     )
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """Files and folders that were being written, or removed, under their temporary names."""
+    places = [folder / name for name in ("stages", "evaluation", "report_cards", "trackers")]
+    return [*(path for place in places for path in place.rglob(".*.tmp")), *folder.glob(".*.tmp")]
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Files and folders that were being written under their temporary names; the run has to hold the lock."""
-    places = [folder / name for name in ("stages", "evaluation", "report_cards")]
-    unfinished = [path for place in places for path in place.rglob(".*.tmp")]
-    for path in [*unfinished, *folder.glob(".*.tmp")]:
+    """Removes those; the run has to hold the lock."""
+    for path in unfinished(folder):
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

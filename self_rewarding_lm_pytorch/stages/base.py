@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.alarms import Limit
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.generation.generator import DEFAULT_TOKEN_BUDGET, PolicyGenerator
+from self_rewarding_lm_pytorch.generation.generator import PolicyGenerator
 from self_rewarding_lm_pytorch.generation.requests import Generator
 from self_rewarding_lm_pytorch.generation.split import SplitGenerator
 from self_rewarding_lm_pytorch.models.caches import RecomputingCache
@@ -24,6 +23,8 @@ from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.shards import Work
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.stages.generation_settings import GenerationSettings
+from self_rewarding_lm_pytorch.stages.settings import Settings
 from self_rewarding_lm_pytorch.stages.watch import Watch
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
@@ -31,19 +32,10 @@ from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_argumen
 from self_rewarding_lm_pytorch.training.parallel import Parallel, Replicated, Sharded
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
 
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
 
-class Settings(BaseModel):
-    """Base of everything a plan holds: unknown keys are errors, objects are allowed."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-
-class GenerationSettings(Settings):
-    """How much is sampled at once."""
-
-    token_budget: Annotated[int, Field(ge=1)] = DEFAULT_TOKEN_BUDGET  # cached positions in one batch
-    shard_size: Annotated[int, Field(ge=1)] = 64  # visits to prompts between two saves
-    use_cache: bool = True  # False: read everything again for each token (slow; for comparison)
+__all__ = ["Environment", "GenerationSettings", "Settings", "StageConfig", "StageOutcome", "StageRun"]
 
 
 @dataclass
@@ -73,8 +65,14 @@ class Environment:
 
         On several processes all must call it alike; each continues its part of the requests.
         """
-        own = self.own_generator(policy, codec)
+        given = self.given_generator if policy is None and codec is None else None
+        own: Generator = given or self.own_generator(policy, codec)
         return SplitGenerator(own) if processes.world_size() > 1 else own
+
+    @cached_property
+    def given_generator(self) -> Generator | None:
+        """The plan's own generator, for the run's policy."""
+        return self.generation.own_generator(self.policy, self.codec)
 
     def own_generator(self, policy: Policy | None = None, codec: Codec | None = None) -> PolicyGenerator:
         """The same, of this process alone."""
@@ -150,6 +148,8 @@ class StageRun:
     folder: Path
     metrics: MetricsLog
     watch: Watch = field(default_factory=Watch)  # this one is silent
+    # After each optimizer step, once it is logged: step, number of steps, metrics (empty where not logged).
+    step_done: Callable[[int, int, dict[str, float]], None] = lambda step, num_steps, metrics: None
 
     @property
     def store(self) -> ShardStore:
@@ -198,10 +198,13 @@ class StageConfig(Settings):
     """A stage of a plan: its settings, and how it runs."""
 
     name: str = ""
-    kind: str
+    kind: str = ""  # a name of the table; of one's own as the plan says it, file.py:Name
 
     def check(self, env: Environment) -> None:
         """Raises ConfigError or DataError for whatever can be known before any training."""
+        _ = env.given_generator  # made, so that what cannot be made is said now
+        if callable(own_judge := getattr(getattr(self, "judge", None), "check_custom", None)):
+            own_judge()
         train = getattr(self, "train", None)
         if isinstance(train, TrainSettings):
             check_optimizer_arguments(train)

@@ -16,6 +16,7 @@ from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_JUDGMENT, SMALL_JUD
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.served_judging import served_budgets, served_judge
 from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text.reasoning import marks_of
 
 if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.evaluation.calibration import Scale
@@ -66,7 +67,14 @@ def served_card(
 ) -> ReportCard:
     """The report card of a served judge. codec: counts response tokens; None: characters are counted."""
     budget, address = served_budgets(judge, server, Budgets(0, 0)).judgment, (seed, "report_card")
-    built = served_judge(judge, server, budget=budget, seed=address, num_candidates=_most_responses(judged))
+    built = served_judge(
+        judge,
+        server,
+        budget=budget,
+        seed=address,
+        num_candidates=_most_responses(judged),
+        reasoning=marks_of(codec),
+    )
     work = _Work(judged, codec, reporter, server.model, num_probes, pad, address)
     return work.card(built, judge)
 
@@ -136,7 +144,7 @@ def judgment_budget(
     judge: JudgeSettings, judged: Sequence[JudgedPrompt], codec: Codec | None, context: int | None
 ) -> int:
     """Tokens of a vote: as the judge says; else 256, or 64 where the longest judge prompt needs the room."""
-    if judge.mode != "sampled":
+    if judge.mode != "sampled" or judge.custom is not None:
         return 0
     if judge.max_new_tokens is not None or context is None or codec is None:
         return judge.max_new_tokens or DEFAULT_JUDGMENT

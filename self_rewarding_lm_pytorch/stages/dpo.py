@@ -12,7 +12,9 @@ from self_rewarding_lm_pytorch.data.item_file import pairs_in, write_pairs
 from self_rewarding_lm_pytorch.data.items import check_files, each_given_pair
 from self_rewarding_lm_pytorch.records import PairExample
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
+from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.sft import not_empty
 from self_rewarding_lm_pytorch.stages.training import check_stopper
@@ -51,5 +53,8 @@ def _read(run: StageRun, source: Any, name: str) -> Sequence[PairExample]:
     """The source's pairs, read once per stage and kept with the run."""
     path = run.folder / "items" / f"{name}.arrow"
     if not is_there(path):
+        say_forms(run.env, source, "pairs")
         write_pairs(path, each_given_pair(source, run.env.policy, run.env.codec, base=run.env.base))
+        for note in system_notes(run.env.codec):
+            run.env.reporter.say_once(note)
     return not_empty(pairs_in(path), run.name, name)

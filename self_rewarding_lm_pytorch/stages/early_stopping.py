@@ -16,6 +16,7 @@ from torch import nn
 from self_rewarding_lm_pytorch.evaluation.answers import Answer, sample_answers
 from self_rewarding_lm_pytorch.evaluation.head_to_head import TIED, verdicts
 from self_rewarding_lm_pytorch.evaluation.win_rates import WinRate, win_rate
+from self_rewarding_lm_pytorch.judges.answers_only import answers_only
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.function import FunctionJudge, load_reward_function
 from self_rewarding_lm_pytorch.judges.split import split
@@ -26,6 +27,7 @@ from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, 
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.prompts import read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
+from self_rewarding_lm_pytorch.text import reasoning_of
 from self_rewarding_lm_pytorch.training.early_stopping import ComparingEvaluation
 from self_rewarding_lm_pytorch.training.parts import Part
 
@@ -94,12 +96,16 @@ class WinRateStopping(SamplingSettings):
         )
 
     def _judge(self, run: StageRun, budgets: Budgets) -> Judge:
+        codec = run.env.codec
+        return answers_only(self._any_judge(run, budgets), codec, reasoning_of(codec))
+
+    def _any_judge(self, run: StageRun, budgets: Budgets) -> Judge:
         env = run.env
         if self.judge is None:
             named = isinstance(self.reward, str)
             function = load_reward_function(self.reward, base=env.base) if named else self.reward
             return split(FunctionJudge(function))
-        if self.judge.model is None and self.judge.server is None:
+        if self.judge.model is None and self.judge.server is None and self.judge.custom is None:
             env = replace(env, policy=env.policy.copy())
         return self.judge.build(
             env, run.name, budget=budgets.judgment, seed=(*run.seed, "early stopping"), num_candidates=2

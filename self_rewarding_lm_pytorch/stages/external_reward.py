@@ -49,21 +49,21 @@ class ExternallyJudgedStage(JudgedStage):
         )
 
     def check(self, env: Environment) -> None:
-        self._check_judge()
+        self.check_reward()
         if isinstance(self.reward, str):
             load_reward_function(self.reward, base=env.base)
         if isinstance(self.reward_model, str):
             self._loaded = self._load(self.reward_model, env)
         super().check(env)
 
-    def _check_judge(self) -> None:
+    def check_reward(self) -> None:
         if (self.reward is None) == (self.reward_model is None):
             raise ValueError(
                 f"stage {self.name!r} needs either reward (a function over text) or reward_model (over ids)"
             )
 
     def judge_for(self, run: StageRun, budgets: Budgets) -> Judge:
-        return split(self._own_judge(run))
+        return self.answers_alone(run, split(self._own_judge(run)))
 
     def _own_judge(self, run: StageRun) -> Judge:
         if isinstance(self.reward_model, str):

@@ -42,6 +42,7 @@ from self_rewarding_lm_pytorch.records import JudgedPrompt
 from self_rewarding_lm_pytorch.stages.base import Environment, Settings
 from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_JUDGMENT, SMALL_JUDGMENT
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
+from self_rewarding_lm_pytorch.text import judging_codec
 
 EXAMPLES, HELD_OUT, COUNTS, WORK = "judge-data.jsonl", "held-out.jsonl", "judge-data.json", "judge-data"
 
@@ -73,6 +74,11 @@ class JudgeDataSettings(Settings):
                 f"judge_data needs judgments that are written, but judge mode {self.judge.mode!r} writes "
                 "none; take mode 'sampled'"
             )
+        if self.judge.custom is not None:
+            raise ConfigError(
+                "judge_data needs judgments that the policy writes, but judge.custom is a judge of your own; "
+                "leave it out here"
+            )
         env.needed_codec(stage)
         self.judge.parser()
         self.judge.judge_template(self._context(env, stage))
@@ -102,7 +108,7 @@ class JudgeDataSettings(Settings):
         judge = self.judge.build(env, stage, budget=budget, seed=(*seed, "judge data"))
         maker = JudgeDataMaker(
             template,
-            codec,
+            judging_codec(codec),
             agree=self.agree,
             votes_per_response=self.votes_per_response,
             max_tokens=env.policy.max_length,

@@ -37,6 +37,18 @@ _UNSERVED: dict[str, Any] = {
     "filter_kwargs": {},
 }
 
+# A judge of one's own is asked for nothing but judgments; score_range, if given, says what its points are.
+_UNASKED: dict[str, Any] = {
+    **_UNSAMPLED,
+    **_UNCOMPARED,
+    "mode": "sampled",
+    "template": "auto",
+    "auto_dedent": True,
+    "score_pattern": "Score: {{ reward }}",
+    "model": None,
+    "server": None,
+}
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -58,8 +70,10 @@ MODES: dict[ModeName, Mode] = {
 }
 
 
-def settled_by(mode: ModeName, *, is_served: bool) -> dict[str, Any]:
+def settled_by(mode: ModeName, *, is_served: bool, is_custom: bool = False) -> dict[str, Any]:
     """What the mode settles. A served judge writes in each mode, so its budget is its own."""
+    if is_custom:
+        return _UNASKED
     if not is_served:
         return MODES[mode].settled
     settled = {**MODES[mode].settled, **_UNSERVED}
@@ -67,8 +81,12 @@ def settled_by(mode: ModeName, *, is_served: bool) -> dict[str, Any]:
     return settled
 
 
-def contradiction(mode: ModeName, given: dict[str, Any], *, is_served: bool = False) -> str:
+def contradiction(
+    mode: ModeName, given: dict[str, Any], *, is_served: bool = False, is_custom: bool = False
+) -> str:
     """Why settings given explicitly (name -> value) cannot hold in this mode; empty where they can."""
+    if is_custom:
+        return _custom_contradiction(given)
     if is_served and (message := _served_contradiction(given)):
         return message
     settled = settled_by(mode, is_served=is_served)
@@ -98,4 +116,16 @@ def _served_contradiction(given: dict[str, Any]) -> str:
         f"a served judge cannot be asked for {said}, as its interface knows temperature, top_p and stop "
         "alone; leave that out, put what your server knows beside them into server.extra_body, or judge with "
         "model"
+    )
+
+
+def _custom_contradiction(given: dict[str, Any]) -> str:
+    """Why settings cannot hold beside a judge of one's own; empty where they can."""
+    wrong = [name for name in _UNASKED if name in given and given[name] != _UNASKED[name]]
+    if not wrong:
+        return ""
+    said = ", ".join(f"{name}={given[name]!r}" for name in wrong)
+    return (
+        f"custom is a judge of your own, which {said} would not reach; give it what it needs by options, and "
+        "leave the rest out"
     )

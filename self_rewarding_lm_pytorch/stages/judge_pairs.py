@@ -29,6 +29,7 @@ from self_rewarding_lm_pytorch.preferences.stored_pairs import StoredPairs
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import StageRun
 from self_rewarding_lm_pytorch.stages.judge_pair_table import WORDS, lines
+from self_rewarding_lm_pytorch.text import judging_codec, reasoning_of
 
 RESPONSES_PER_PAIR = 4
 """With a limit on judge pairs, the judgments of at most this many responses are compared for each."""
@@ -104,7 +105,7 @@ class JudgePairs:
                 if disputed is None:
                     counts["judge_undisputed"] += 1
                     continue
-                response = candidates[disputed.judgment.candidate_index].text
+                response = self._answer(candidates[disputed.judgment.candidate_index].text)
                 shown = self.template.render(texts[place[0]], response).text
                 known = _digest([shown, *(vote.text for vote in disputed.votes)])
                 if known in seen or (limit is not None and len(seen) >= limit):
@@ -113,6 +114,11 @@ class JudgePairs:
                 seen.add(known)
                 cases.append(_Case(shown, disputed))
             yield cases
+
+    def _answer(self, response: str) -> str:
+        """As the judge was shown it."""
+        reasoning = reasoning_of(self.run.env.codec)
+        return response if reasoning is None else reasoning.answer(response) or response
 
     def _visits(self, shard: int) -> Iterator[tuple[Place, dict[int, Candidate], list[Judgment]]]:
         candidates: dict[Place, dict[int, Candidate]] = defaultdict(dict)
@@ -125,7 +131,7 @@ class JudgePairs:
     def _compare(self, shard: int, cases: Sequence[_Case]) -> None:
         if self.store.has(Judgment, shard):
             return
-        codec = self.run.env.needed_codec(self.run.name)
+        codec = judging_codec(self.run.env.needed_codec(self.run.name))
         shown = [
             each
             for case in cases
@@ -191,7 +197,8 @@ class JudgePairs:
         if best is None:
             is_read = any(each.first_wins is not None for each in compared)
             return None, "judge_ties" if is_read else "judge_unread_responses"
-        codec, context = self.run.env.needed_codec(self.run.name), self.run.env.policy.max_length
+        codec = judging_codec(self.run.env.needed_codec(self.run.name))
+        context = self.run.env.policy.max_length
         prompt_ids = codec.prompt_ids(case.judge_prompt)
         chosen, rejected = (
             codec.response_ids(case.judge_prompt, vote.text) for vote in (best.chosen, best.rejected)

@@ -18,13 +18,7 @@ from self_rewarding_lm_pytorch.judges.pairwise import LABELS, PairwiseJudge
 from self_rewarding_lm_pytorch.judges.parsing import ScoreParser
 from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.stopping import VoteStop
-from self_rewarding_lm_pytorch.judges.template import (
-    PAIRWISE,
-    POINTWISE,
-    JudgeTemplate,
-    builtin_names,
-    placeholders,
-)
+from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
 from self_rewarding_lm_pytorch.models.load import load_policy, policy_for
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Prompt
@@ -36,21 +30,22 @@ from self_rewarding_lm_pytorch.stages.budgets import (
     judged_budgets,
     response_budget,
 )
+from self_rewarding_lm_pytorch.stages.chat_settings import other_judge
+from self_rewarding_lm_pytorch.stages.custom_judging import CustomJudging
 from self_rewarding_lm_pytorch.stages.judge_modes import ModeName, contradiction, settled_by
-from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
+from self_rewarding_lm_pytorch.stages.judge_templates import chosen_template
 from self_rewarding_lm_pytorch.stages.served_judging import not_here, served_budgets, served_judge
-from self_rewarding_lm_pytorch.text import Codec
+from self_rewarding_lm_pytorch.text import Codec, judging_codec, reasoning_of
+from self_rewarding_lm_pytorch.text.reasoning import end_ids, marks_of
 
-_SMALL_CONTEXT = 2048  # below it, "auto" takes the short rubric
 
-
-class JudgeSettings(SamplingSettings):
+class JudgeSettings(CustomJudging):
     """LLM-as-a-Judge. Defaults: Self-Rewarding LMs, section 3.1.
 
     mode: sampled votes, averaged; expected: the mean of the score's distribution; pairwise: the mean
         probability of being preferred to another candidate (OAIF, arXiv 2402.04792).
-    template: a built-in's name, a template's text, or a function of what it shows: prompt and response,
-        in mode pairwise prompt, first and second.
+    template: a built-in's name, a file that ends in .jinja, a template's text, or a function of what it
+        shows: prompt and response, in mode pairwise prompt, first and second.
     labels: what a pairwise judge answers where the first response is better, and the second.
     """
 
@@ -76,10 +71,12 @@ class JudgeSettings(SamplingSettings):
     def _no_contradiction(self) -> JudgeSettings:
         """What the mode leaves without effect is refused, and where it is left unsaid shown as it is."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        is_served = self.server is not None
-        if message := contradiction(self.mode, given, is_served=is_served):
+        is_served, is_custom = self.server is not None, self.custom is not None
+        if message := contradiction(self.mode, given, is_served=is_served, is_custom=is_custom):
             raise ValueError(message)
-        for name, value in settled_by(self.mode, is_served=is_served).items():
+        if is_custom and "score_range" not in given:
+            self.score_range = None  # its points are its own
+        for name, value in settled_by(self.mode, is_served=is_served, is_custom=is_custom).items():
             if getattr(self, name) != value:
                 setattr(self, name, value)
         return self
@@ -89,7 +86,7 @@ class JudgeSettings(SamplingSettings):
         if self.server is not None:
             raise not_here(self.server, stage)
         if self.model is None:
-            return env.policy, env.needed_codec(stage)
+            return env.policy, judging_codec(env.needed_codec(stage))
         if self._other is None:
             if isinstance(self.model, str):
                 policy, codec = load_policy(self.model)
@@ -97,43 +94,23 @@ class JudgeSettings(SamplingSettings):
                 policy, codec = policy_for(self.model), None
             policy.module.to(env.accelerator.device)
             processes.share_weights(policy.module)
-            self._other = (policy, codec or env.needed_codec(stage))
+            own = judging_codec(env.needed_codec(stage)) if codec is None else other_judge(codec, env.codec)
+            self._other = (policy, own)
         return self._other
 
     def parser(self) -> ScoreParser:
         return ScoreParser(self.score_pattern, score_range=self.score_range, parse_reward=self.parse_reward)
 
     def judge_template(self, context: int | None) -> JudgeTemplate:
-        variables = PAIRWISE if self.mode == "pairwise" else POINTWISE
-        if callable(self.template):
-            return JudgeTemplate(template_fn=self.template, variables=variables)
-        name, known = self._template_name(context), builtin_names(variables)
-        if name in known:
-            self._check_labels(name)
-            return JudgeTemplate.builtin(name, variables)
-        if "{{" not in name:
-            raise ConfigError(
-                f"judge template {name!r} is neither a built-in of mode {self.mode!r} ({', '.join(known)}, "
-                f"auto) nor a text with {placeholders(variables)}"
-            )
-        return JudgeTemplate(name, auto_dedent=self.auto_dedent, variables=variables)
-
-    def _template_name(self, context: int | None) -> str:
-        assert isinstance(self.template, str)
-        if self.template != "auto":
-            return self.template
-        if self.mode == "pairwise":
-            return "pairwise"
-        small = context is not None and context < _SMALL_CONTEXT
-        return "additive_small" if small else "additive"
-
-    def _check_labels(self, template: str) -> None:
-        if self.labels != LABELS:
-            raise ConfigError(
-                f"the built-in judge template {template!r} asks for {' or '.join(LABELS)}, so labels="
-                f"{self.labels!r} would be read where the judge writes neither; leave labels out, or give a "
-                "template of your own that asks for them"
-            )
+        """context: of the judge's model."""
+        return chosen_template(
+            self.template,
+            file_text=self._template_text,
+            mode=self.mode,
+            labels=self.labels,
+            auto_dedent=self.auto_dedent,
+            context=context,
+        )
 
     def budgets(
         self,
@@ -154,6 +131,8 @@ class JudgeSettings(SamplingSettings):
         )
         if self.server is not None:
             return served_budgets(self, self.server, own)
+        if self.custom is not None:
+            return own
         policy, codec = self.judge_model(env, stage)
         longest = max(prompts, key=lambda prompt: len(prompt.ids)).text
         template = self.judge_template(policy.max_length)
@@ -187,12 +166,21 @@ class JudgeSettings(SamplingSettings):
             self.parser(),
             temperature=self.temperature,
             use_cache=env.can_cache(policy),
+            closing=() if (reasoning := reasoning_of(codec)) is None else end_ids(codec, reasoning),
         )
 
     def _reading(
         self, env: Environment, policy: Policy, codec: Codec, num_candidates: int = 2
     ) -> ExpectedScoreJudge | PairwiseJudge:
         """The judge of a mode that reads its answers instead of sampling them."""
+        reasoning = reasoning_of(codec)
+        if reasoning is not None and reasoning.is_open:
+            raise ConfigError(
+                f"mode {self.mode!r} reads where the judge's answer begins, but its chat template begins "
+                f"answers with {reasoning.begin}, so it would read in the middle of reasoning; take mode "
+                "'sampled', or arguments with which it does not (chat: {judge: {template_arguments: "
+                "{enable_thinking: false}}})"
+            )
         template = self.judge_template(policy.max_length)
         context, use_cache = policy.max_length, env.can_cache(policy)
         if self.mode == "expected":
@@ -212,7 +200,8 @@ class JudgeSettings(SamplingSettings):
         at_score = self.stop_at_score and self.parse_reward is None
         if not (at_score or self.stop):
             return None
-        return VoteStop(codec, parser=self.parser() if at_score else None, strings=self.stop)
+        parser = self.parser() if at_score else None
+        return VoteStop(codec, parser=parser, strings=self.stop, reasoning=reasoning_of(codec))
 
     def build(
         self,
@@ -232,8 +221,17 @@ class JudgeSettings(SamplingSettings):
     def _own_judge(
         self, env: Environment, stage: str, budget: int, seed: tuple[int | str, ...], num_candidates: int
     ) -> Judge:
+        if self.custom is not None:
+            return self.own_judge()
         if self.server is not None:
-            return served_judge(self, self.server, budget=budget, seed=seed, num_candidates=num_candidates)
+            return served_judge(
+                self,
+                self.server,
+                budget=budget,
+                seed=seed,
+                num_candidates=num_candidates,
+                reasoning=marks_of(env.codec),
+            )
         policy, codec = self.judge_model(env, stage)
         if self.mode != "sampled":
             return self._reading(env, policy, codec, num_candidates)
@@ -251,4 +249,5 @@ class JudgeSettings(SamplingSettings):
             seed=seed,
             forcer=forcer,
             stop=self._stop(codec),
+            reasoning=reasoning_of(codec),
         )

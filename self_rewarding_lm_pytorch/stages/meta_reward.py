@@ -128,7 +128,9 @@ class MetaRewardStage(SelfRewardStage):
         if not self.train_judge:
             return self
         fault = ""
-        if self.judge.mode != "sampled":
+        if self.judge.custom is not None:
+            fault = "judge.custom is a judge of your own, which judges in its place; leave that out"
+        elif self.judge.mode != "sampled":
             fault = f"judge.mode {self.judge.mode!r} writes none; take mode sampled"
         elif self.judge.votes < 2:
             fault = "judge.votes 1 gives a response only one; ask for more votes"

@@ -65,7 +65,7 @@ class OnlineStage(ExternallyJudgedStage):
                 "it came back to a prompt, another policy would answer; leave it out"
             )
 
-    def _check_judge(self) -> None:
+    def check_reward(self) -> None:
         named = [name for name in ("judge", "reward", "reward_model") if getattr(self, name) is not None]
         if len(named) != 1:
             raise ValueError(
@@ -113,6 +113,7 @@ class OnlineStage(ExternallyJudgedStage):
         outcome.add(search.work)
         outcome.num_pairs = search.work.counts.pairs
         outcome.train_seconds -= fresh.seconds
+        self.count_unfinished(run, outcome)
         return outcome
 
 

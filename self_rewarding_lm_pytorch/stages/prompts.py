@@ -1,20 +1,23 @@
-"""A stage's prompts: text, each tokenized as the policy reads it."""
+"""A stage's prompts: texts or conversations, each tokenized as the policy reads it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.columns import prompt_text
+from self_rewarding_lm_pytorch.data.columns import prompt_of
 from self_rewarding_lm_pytorch.data.files import is_there, write_json
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.sources import described
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
-from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.records import Conversation, Message, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
-from self_rewarding_lm_pytorch.text import Codec, shortened
+from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
+from self_rewarding_lm_pytorch.stages.forms import say_forms
+from self_rewarding_lm_pytorch.text import Codec, as_asked, reasoning_of, shortened, source_of, transcript
 
 
 def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None = None) -> list[Prompt]:
@@ -22,12 +25,16 @@ def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None
 
     source: data, or {made_by: NAME}, a stage of this run that wrote prompts.
     """
-    if isinstance(source, Mapping) and described(source) is None:
+    is_made = isinstance(source, Mapping) and described(source) is None
+    if is_made:
         source = _made(env, source, stage)
-    texts = list(each_made(source, prompt_text, base=env.base))[:limit]
-    if not texts:
+    asked = list(islice(each_made(source, prompt_of, base=env.base), limit))
+    if not asked:
         raise DataError(f"stage {stage!r}: the prompt set is empty, so nothing can be sampled")
-    return _tokenized(env, texts, stage)
+    if not is_made:
+        is_all = limit is None or len(asked) < limit
+        say_forms(env, source, "prompts", rows=len(asked) if is_all else None)
+    return _tokenized(env, asked, stage)
 
 
 MAKERS = ("self_instruct",)
@@ -58,30 +65,53 @@ def kept_prompts(run: StageRun, prompts: list[Prompt]) -> list[Prompt]:
     """The prompts this stage began with: a resumed run goes on with them even if the source changed."""
     path = run.folder / "items" / "prompts.json"
     if not is_there(path):
-        write_json(path, [prompt.text for prompt in prompts])
+        write_json(path, [_as_json(source_of(prompt)) for prompt in prompts])
         return prompts
     try:
-        texts = [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+        asked = [_from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path}, the prompts that this stage began with, was altered ({error}); put it back from a "
             "copy, or remove it, and the same command reads them again from the data"
         ) from error
-    return _tokenized(run.env, texts, run.name)
+    return _tokenized(run.env, asked, run.name)
 
 
-def _tokenized(env: Environment, texts: list[str], stage: str) -> list[Prompt]:
+def _as_json(asked: str | Conversation) -> str | list[dict[str, str]]:
+    if isinstance(asked, str):
+        return asked
+    return [{"role": turn.role, "content": turn.content} for turn in asked]
+
+
+def _from_json(entry: Any) -> str | Conversation:
+    return str(entry) if not isinstance(entry, list) else tuple(Message(**turn) for turn in entry)
+
+
+def _tokenized(env: Environment, asked: Sequence[str | Conversation], stage: str) -> list[Prompt]:
     codec = env.needed_codec(stage)
-    prompts = [Prompt(index, text, codec.prompt_ids(text)) for index, text in enumerate(texts)]
+    prompts = [_prompt(codec, index, source) for index, source in enumerate(asked)]
     empty = next((prompt for prompt in prompts if not prompt.ids), None)
     if empty is not None:
         raise DataError(
             f"stage {stage!r}: prompt {empty.index} ({empty.text!r:.60}) has no tokens, so there is nothing "
             "to answer; take it out, or a tokenizer that knows its letters"
         )
-    for note in codec_notes(codec, texts[0][:_PROBED]):
+    for note in codec_notes(codec, prompts[0].text[:_PROBED]):
+        env.reporter.say_once(note)
+    for note in system_notes(codec):
         env.reporter.say_once(note)
     return prompts
+
+
+def _prompt(codec: Codec, index: int, asked: str | Conversation) -> Prompt:
+    asked = asked if isinstance(asked, str) else as_asked(asked)
+    try:
+        ids = codec.prompt_ids(asked)
+    except DataError as error:
+        raise DataError(f"prompt {index}: {error}") from error
+    if isinstance(asked, str):
+        return Prompt(index, asked, ids)
+    return Prompt(index, transcript(asked, reasoning_of(codec)), ids, asked)
 
 
 _PROBED = 200  # characters of a prompt

@@ -47,12 +47,7 @@ class ReportCards:
         """Raises ConfigError or DataError for what can be known before any training."""
         if self._settings is None:
             return
-        names = [stage.name for stage in self._stages]
-        if self._settings.stage and self._settings.stage not in names:
-            raise ConfigError(
-                f"report_card: held_out_of names the stage {self._settings.stage!r}, which this plan "
-                f"does not have, so there would be no judged data; its stages: {', '.join(names)}"
-            )
+        check_held_out(self._settings, self._stages)
         self._judge.judge_template(reader_of(self._judge, self._env)[1])
         if not self._settings.stage and not self._given:
             raise ConfigError("report_card: its data hold no prompts, so there is nothing to judge")
@@ -123,7 +118,8 @@ class ReportCards:
     @property
     def _is_fixed(self) -> bool:
         """Whether the judge is no stage's model, so that training does not change it."""
-        return self._judge.model is not None or self._judge.server is not None
+        judge = self._judge
+        return any(other is not None for other in (judge.model, judge.server, judge.custom))
 
     @cached_property
     def _given(self) -> list[JudgedPrompt]:
@@ -178,6 +174,16 @@ class ReportCards:
                 "not compared"
             )
         self._env.reporter.lines(compact_lines(card, comparable))
+
+
+def check_held_out(settings: ReportCardSettings, stages: Sequence[StageConfig]) -> None:
+    """Raises ConfigError where the stage whose data are held out is none of these."""
+    names = [stage.name for stage in stages]
+    if settings.stage and settings.stage not in names:
+        raise ConfigError(
+            f"report_card: held_out_of names the stage {settings.stage!r}, which this plan "
+            f"does not have, so there would be no judged data; its stages: {', '.join(names)}"
+        )
 
 
 def stored_cards(folder: Path) -> list[Card]:

@@ -11,13 +11,14 @@ from pydantic import Field, PrivateAttr
 from self_rewarding_lm_pytorch.data.items import check_files, each_example
 from self_rewarding_lm_pytorch.data.lazy import Joined
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.judges.answers_only import answers_only
 from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.preferences.pairing import best_and_worst
 from self_rewarding_lm_pytorch.preferences.search import PairSearch
 from self_rewarding_lm_pytorch.preferences.shards import Work
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.records import Example, PreferencePair, Prompt
+from self_rewarding_lm_pytorch.records import Example, Judgment, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
@@ -31,6 +32,7 @@ from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
 from self_rewarding_lm_pytorch.stages.sft import read_examples
 from self_rewarding_lm_pytorch.stages.temporal import TemporalPairs, TemporalSettings
 from self_rewarding_lm_pytorch.stages.training import check_stopper
+from self_rewarding_lm_pytorch.text import UNFINISHED, reasoning_of
 
 
 class JudgedStage(StageConfig):
@@ -82,7 +84,24 @@ class JudgedStage(StageConfig):
 
     def llm_judge(self, judge: JudgeSettings, run: StageRun, budgets: Budgets) -> Judge:
         num, budget = self.candidates.num, budgets.judgment
-        return judge.build(run.env, self.name, budget=budget, seed=run.seed, num_candidates=num)
+        built = judge.build(run.env, self.name, budget=budget, seed=run.seed, num_candidates=num)
+        return self.answers_alone(run, built)
+
+    def answers_alone(self, run: StageRun, judge: Judge) -> Judge:
+        """The judge, shown no reasoning where the plan tells it from answers."""
+        return answers_only(judge, run.env.codec, reasoning_of(run.env.codec))
+
+    def count_unfinished(self, run: StageRun, outcome: StageOutcome) -> None:
+        """How many candidates have no score because their reasoning never ended, where that is told apart."""
+        if reasoning_of(run.env.codec) is None:
+            return
+        shards = (run.store.read(Judgment, shard) for shard in range(run.store.num_shards(Judgment)))
+        num = sum(judgment.reason == UNFINISHED for own in shards for judgment in own)
+        outcome.metrics = {**outcome.metrics, "unfinished_reasoning": float(num)}
+        if num:
+            run.env.reporter.say(
+                f"  {num:,} of {outcome.counts.candidates:,} responses have no score: {UNFINISHED}"
+            )
 
     def past_models(self) -> dict[str, str]:
         maker = made_by(self.prompts)
@@ -194,6 +213,7 @@ class RewardedStage(JudgedStage):
             early_stopper=self.early_stopper,
         )
         outcome.add(work)
+        self.count_unfinished(run, outcome)
         return outcome
 
     def find_pairs(self, run: StageRun, prompts: list[Prompt]) -> tuple[Sequence[PreferencePair], Work]:

@@ -24,6 +24,7 @@ from self_rewarding_lm_pytorch.stages.base import (
     StageOutcome,
     StageRun,
 )
+from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.stages.prompt_settings import (
     PromptSettings,
     PromptSource,
@@ -65,6 +66,7 @@ class SelfInstructStage(StageConfig, PromptSettings):
     def check(self, env: Environment) -> None:
         super().check(env)
         self._read = self.source(env.base)
+        say_forms(env, self.seeds, "prompts")
         loaded = self._load(env)
         recipe = self.recipe(loaded.context, env.generation.shard_size)
         self.check_shots(self._read, recipe, loaded.writer, env.base)

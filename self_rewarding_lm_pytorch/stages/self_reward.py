@@ -39,7 +39,8 @@ class SelfRewardStage(RewardedStage):
                 f"{loss.name} has no value (it uses the judge's margin, or compares the pairs of a step); "
                 "take another loss"
             )
-        other = "model" if self.judge.model is not None else "server" if self.judge.server is not None else ""
+        others = ("model", "server", "custom")
+        other = next((name for name in others if getattr(self.judge, name) is not None), "")
         if other:
             raise ConfigError(
                 "consistency compares the policy's own judgments with its past self's, but "

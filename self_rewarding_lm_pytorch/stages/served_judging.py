@@ -11,6 +11,7 @@ from self_rewarding_lm_pytorch.judges.base import Judge
 from self_rewarding_lm_pytorch.judges.served import ServedExpectedJudge, ServedJudge
 from self_rewarding_lm_pytorch.judges.served_pairwise import ServedPairwiseJudge
 from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_JUDGMENT, Budgets
+from self_rewarding_lm_pytorch.text import Reasoning
 
 if TYPE_CHECKING:
     from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
@@ -45,8 +46,9 @@ def served_judge(
     budget: int,
     seed: tuple[int | str, ...],
     num_candidates: int,
+    reasoning: Reasoning | None = None,
 ) -> Judge:
-    """The judge of one stage; `budget`: tokens of what it writes."""
+    """The judge of one stage; `budget`: tokens of what it writes. `reasoning`: before a sampled vote."""
     client, template = ServerClient(server), judge.judge_template(None)
     if judge.mode == "expected":
         parser = judge.parser()
@@ -70,4 +72,5 @@ def served_judge(
         max_new_tokens=budget,
         seed=seed,
         stop=judge.stop,
+        reasoning=reasoning,
     )

@@ -15,8 +15,11 @@ from self_rewarding_lm_pytorch.data.lazy import Joined
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
+from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.stages.judge_data import JudgeDataSettings
 from self_rewarding_lm_pytorch.stages.training import run_training, supervised_term
+from self_rewarding_lm_pytorch.text import Codec, judging_codec
 from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
 
@@ -43,7 +46,7 @@ class SFTStage(StageConfig):
     """
 
     kind: Literal["sft"] = "sft"
-    data: Any = None  # file or files of prompt/response, or items (ids, prompt length or mask)
+    data: Any = None  # files of conversations or of prompts and responses, or (ids, prompt length or mask)
     judge_data: JudgeDataSettings | None = None
     start_from: str | None = None
     valid_data: Any = None
@@ -73,7 +76,7 @@ class SFTStage(StageConfig):
             made = self.judge_data.make(run.env, run.name, run.folder, run.seed)
             run.env.reporter.lines(made.counts.lines())
             rows = [example.row() for example in made.examples]
-            examples = Joined(examples, read_examples(run, rows, "judge-data"))
+            examples = Joined(examples, self._as_judged(run, rows))
         if self.start_from is not None:
             run.env.return_to(self.start_from)
         outcome = self._train(run, examples)
@@ -82,6 +85,11 @@ class SFTStage(StageConfig):
             outcome.judge_seconds = made.counts.seconds
             outcome.metrics.update(made.counts.metrics())
         return outcome
+
+    def _as_judged(self, run: StageRun, rows: list[dict[str, Any]]) -> Sequence[Example]:
+        """Judge examples as the judge is shown them: without the policy's system text."""
+        codec = judging_codec(run.env.needed_codec(run.name))
+        return read_examples(run, rows, "judge-data", codec=codec)
 
     def _train(self, run: StageRun, examples: Sequence[Example]) -> StageOutcome:
         hooks = Hooks()
@@ -102,9 +110,18 @@ def not_empty(items: Sequence[Item], stage: str, name: str) -> Sequence[Item]:
     return items
 
 
-def read_examples(run: StageRun, source: Any, name: str) -> Sequence[Example]:
-    """The source's items, read once per stage and kept with the run, on disk until they are used."""
-    path = run.folder / "items" / f"{name}.arrow"
+def read_examples(
+    run: StageRun, source: Any, name: str, *, codec: Codec | None = None, last_only: bool = False
+) -> Sequence[Example]:
+    """The source's items, read once per stage and kept with the run, on disk until they are used.
+
+    codec: default the run's. last_only: of a conversation only the last turn is a target.
+    """
+    path, codec = run.folder / "items" / f"{name}.arrow", codec or run.env.codec
     if not is_there(path):
-        write_examples(path, each_example(source, run.env.policy, run.env.codec, base=run.env.base))
+        say_forms(run.env, source, "supervised")
+        env = run.env
+        write_examples(path, each_example(source, env.policy, codec, base=env.base, last_only=last_only))
+        for note in system_notes(codec):
+            run.env.reporter.say_once(note)
     return not_empty(examples_in(path), run.name, name)

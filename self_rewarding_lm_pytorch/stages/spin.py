@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from self_rewarding_lm_pytorch.data.items import check_files, supervised_examples
+from self_rewarding_lm_pytorch.data.items import check_files, each_example
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
@@ -35,6 +36,8 @@ Answers = dict[int, Candidate]  # by the prompt's index
 
 class SPINStage(StageConfig):
     """In each iteration the policy as it stands becomes opponent: it generates and is the reference.
+
+    Of a conversation it is the last answer that is played for; what stands before is the prompt.
 
     With `mix_previous` the opponent before it has its answers in the pairs too; the reference of all pairs
     is the present one. `preset` fills in the published settings where the plan says nothing itself (see
@@ -89,12 +92,13 @@ class SPINStage(StageConfig):
                 "iterations the first trains that; take reference: stage_start, the opponent"
             )
         for source in (self.data, self.valid_data):
-            check_files(supervised_examples, source, env.policy, env.codec, base=env.base)
+            check_files(each_example, source, env.policy, env.codec, base=env.base, last_only=True)
 
     def run(self, run: StageRun) -> StageOutcome:
         """num_pairs and yield count each pair once, where it is made; metrics' mixed_pairs its second use."""
-        examples = read_examples(run, self.data, "data")
-        valid = read_examples(run, self.valid_data, "valid") if self.valid_data is not None else []
+        examples = read_examples(run, self.data, "data", last_only=True)
+        held = self.valid_data
+        valid = read_examples(run, held, "valid", last_only=True) if held is not None else []
         total = StageOutcome()
         mixed = 0
         for iteration in range(self.num_iterations):
@@ -129,7 +133,10 @@ class SPINStage(StageConfig):
         total.generate_seconds += time.monotonic() - started
         total.tokens_generated += sum(len(candidate.ids) for candidate in answers.values())
         total.counts.candidates += len(answers)
+        skipped = Counter(total.counts.skipped)
         pairs = self._pairs(run, examples, answers, total.counts)
+        for reason, num in (Counter(total.counts.skipped) - skipped).items():
+            run.env.reporter.say(f"  {num:,} of {len(prompts):,} items give no pair: {reason}")
         if not pairs:
             raise DataError(
                 f"stage {run.name!r}: none of {len(prompts)} items gave a pair "

@@ -88,6 +88,7 @@ def run_training(
             run.watch.not_finite(step, "gradient", norm, rate=rate, batch=batch, training=steps_folder)
 
         hooks.on_log, hooks.after_step, hooks.on_bad_step = on_log, advanced, on_bad_step
+        hooks.step_done = run.step_done
         if hooks.states.step:
             phase.advance(hooks.states.step)
         result = train(

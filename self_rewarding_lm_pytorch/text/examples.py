@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import DataError
-from self_rewarding_lm_pytorch.records import Example
+from self_rewarding_lm_pytorch.records import Conversation, Example
 from self_rewarding_lm_pytorch.text.ids import checked_ids, unpadded_length
 
 if TYPE_CHECKING:
-    from self_rewarding_lm_pytorch.text import Codec
+    from self_rewarding_lm_pytorch.text.codec import Codec
 
 
-def example_from_text(codec: Codec, prompt: str, response: str) -> Example:
+def example_from_text(codec: Codec, prompt: str | Conversation, response: str) -> Example:
     """A prompt and the response to train on."""
     return example_from_parts(codec.prompt_ids(prompt), codec.response_ids(prompt, response))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.training.device import check_found, device_arguments
+
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
 
 # Another process may sample for hours while one waits; a process that ends is noticed at once all the same.
 _PATIENCE = timedelta(days=7)
@@ -21,15 +23,17 @@ _SHARDING = (
 )
 
 
-def make_accelerator(arguments: Mapping[str, Any]) -> Accelerator:
+def make_accelerator(arguments: Mapping[str, Any], device: str = "auto") -> Accelerator:
     """accelerate.Accelerator(**arguments), on as many processes as were started.
 
-    Raises ConfigError for arguments, or a launcher's settings, that cannot be used.
+    device: auto, cpu, cuda, cuda:N or mps, as a plan says it. Raises ConfigError for arguments, or a
+    launcher's settings, that cannot be used, and for a device that is not there.
     """
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
     _check(arguments)
-    given = dict(arguments)
-    if torch.backends.mps.is_available() and "cpu" not in given:
-        given["cpu"] = True  # sampling draws in float64, which Apple's GPU has not
+    given = device_arguments(device, dict(arguments))
     num_started = int(os.environ.get("WORLD_SIZE", "1"))
     if num_started > 1 and not torch.accelerator.is_available():
         given.setdefault("cpu", True)  # without it accelerate runs each process as if it were alone
@@ -46,6 +50,7 @@ def make_accelerator(arguments: Mapping[str, Any]) -> Accelerator:
             f"{accelerator.num_processes}, so each would do all the work and write over the others' files. "
             f"Start the run without a launcher, or look at the plan's accelerate: {dict(arguments)}"
         )
+    check_found(device, accelerator.device)
     return accelerator
 
 
@@ -57,8 +62,9 @@ def _check(arguments: Mapping[str, Any]) -> None:
         )
     if arguments.get("log_with") is not None:
         raise ConfigError(
-            f"accelerate: log_with={arguments['log_with']!r} would log nothing: trackers are not connected "
-            "yet. Every logged step is in metrics.jsonl of the run folder"
+            f"accelerate: log_with={arguments['log_with']!r} would log nothing; name trackers in the plan "
+            "instead (trackers: [tensorboard]; trackers=[...] of SelfRewardingTrainer), which starts them on "
+            "their own. Every logged step is in metrics.jsonl of the run folder as well"
         )
     for name in ("fsdp_plugin", "deepspeed_plugin", "megatron_lm_plugin"):
         if arguments.get(name) is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.interrupts import Interrupted
@@ -24,6 +24,9 @@ from self_rewarding_lm_pytorch.training.state import TrainingStates
 from self_rewarding_lm_pytorch.training.stepper import OnBadStep, Stepper
 from self_rewarding_lm_pytorch.training.trained import TrainedWeights
 
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
+
 
 @dataclass
 class Hooks:
@@ -32,6 +35,8 @@ class Hooks:
     on_log: Callable[[int, int, Metrics], None] = lambda step, num_steps, metrics: None
     before_step: Callable[[int], bool] = lambda step: True  # gets the number of finished steps; False ends
     after_step: Callable[[int], None] = lambda step: None  # gets it too
+    # The same once a step is logged, where it is: number, number of all, metrics (empty at other steps).
+    step_done: Callable[[int, int, Metrics], None] = lambda step, num_steps, metrics: None
     stopper: EarlyStopper | None = None
     validation: AnyTerm | None = None
     states: TrainingStates | None = None  # where it is saved as it goes, and gone on with
@@ -152,6 +157,7 @@ class _Training:
         if metrics:
             self.result.metrics |= metrics
             hooks.on_log(done, self.num_steps, metrics)
+        hooks.step_done(done, self.num_steps, metrics)
         if hooks.stopper and _due(hooks.stopper.every, done, is_last) and self._is_to_stop(hooks.stopper):
             self.result.stopped_early = not is_last
             return False

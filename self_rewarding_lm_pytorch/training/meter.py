@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.models.precision import in_float64
 from self_rewarding_lm_pytorch.training.parts import Part
 
 Metrics = dict[str, float]
@@ -61,8 +62,8 @@ class Meter:
     def read(self) -> Metrics:
         """Means since the last reading, the last learning rate and gradient norm, and tokens per second."""
         names = list(self._sums)
-        sums = [torch.stack(self._sums[name]).sum().double() for name in names]
-        *totals, norm = torch.stack([*sums, self._norms[-1].double()]).tolist()
+        sums = [in_float64(torch.stack(self._sums[name]).sum()) for name in names]
+        *totals, norm = torch.stack([*sums, in_float64(self._norms[-1])]).tolist()
         means = self._means(dict(zip(names, totals, strict=True)))
         last = {"learning_rate": self._rates[-1], "grad_norm": norm}
         now = time.monotonic()

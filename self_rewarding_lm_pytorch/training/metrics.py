@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.files import write_text
 from self_rewarding_lm_pytorch.training.parts import Part
+
+OnLine = Callable[[str, int, Mapping[str, float]], None]
+"""Called in the main process for each line that was written: (stage, step of its training, metrics)."""
 
 
 def significant(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -18,17 +21,49 @@ def significant(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.7g}") for name, value in metrics.items()}
 
 
+class RunSteps:
+    """Optimizer steps of a whole run, over all its trainings in the order in which they were logged.
+
+    Each training counts from 1. A training's last step is always logged, so the lines alone tell the total.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0  # of the trainings before the last one
+        self._stage, self._step = "", 0
+
+    @property
+    def total(self) -> int:
+        return self._before + self._step
+
+    def add(self, stage: str, step: int) -> int:
+        """The total at the line of this step."""
+        if stage != self._stage or step <= self._step:  # another training
+            self._before += self._step
+        self._stage, self._step = stage, step
+        return self.total
+
+
+def run_steps(path: Path) -> RunSteps:
+    """Of the lines that a metrics file has."""
+    found = RunSteps()
+    for line in _lines(path):
+        if (place := _place(line)) is not None:
+            found.add(*place)
+    return found
+
+
 class MetricsLog:
     """Appends lines of one stage; what an interrupted attempt wrote after its last state is taken out."""
 
-    def __init__(self, path: Path, stage: str) -> None:
+    def __init__(self, path: Path, stage: str, on_line: OnLine | None = None) -> None:
         self._path = path
         self._stage = stage
+        self._on_line = on_line
         self.num_lines = 0  # of the stage: written by this log, or kept by `begin`
 
     def aside(self, name: str) -> MetricsLog:
         """A log of another training that the stage needs."""
-        return MetricsLog(self._path, f"{self._stage}/{name}")
+        return MetricsLog(self._path, f"{self._stage}/{name}", self._on_line)
 
     def begin(self, num_lines: int | None = None) -> None:
         """Keeps the stage's first num_lines lines, as many as its training had when it was saved; None: all.
@@ -43,8 +78,7 @@ class MetricsLog:
 
     def _without_later(self, num_lines: int | None) -> str | None:
         """The file as it should be, or None where it is so."""
-        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
-        lines = text.splitlines()
+        lines = _lines(self._path)
         kept: list[str] = []
         own = 0
         for line in lines:
@@ -57,9 +91,12 @@ class MetricsLog:
 
     def write(self, step: int, num_steps: int, metrics: dict[str, float]) -> None:
         head = {"stage": self._stage, "step": step, "num_steps": num_steps, "time": round(time.time(), 3)}
-        line = json.dumps({**head, **significant(metrics)}) + "\n"
+        found = significant(metrics)
+        line = json.dumps({**head, **found}) + "\n"
         processes.on_main(lambda: self._append(line))
         self.num_lines += 1
+        if self._on_line is not None and processes.is_main():
+            self._on_line(self._stage, step, found)
 
     def _append(self, line: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -79,9 +116,22 @@ class MetricsLog:
         self.begin(part.values["num_lines"])
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+
 def _stage_of(line: str) -> str | None:
     """The stage that a line is of; None where it is not whole."""
     try:
         return str(json.loads(line)["stage"])
     except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _place(line: str) -> tuple[str, int] | None:
+    """Stage and step of a line; None where it is not whole."""
+    try:
+        found = json.loads(line)
+        return str(found["stage"]), int(found["step"])
+    except (ValueError, KeyError, TypeError):
         return None

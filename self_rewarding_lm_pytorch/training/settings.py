@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES, PreferenceLoss, preference_loss
+from self_rewarding_lm_pytorch.losses import PREFERENCE_LOSSES, PreferenceLoss, loss_named, preference_loss
+from self_rewarding_lm_pytorch.objects import is_reference
 from self_rewarding_lm_pytorch.registry import unknown_name
 
 Positive = Annotated[int, Field(ge=1)]
@@ -80,7 +82,8 @@ every so many steps, nothing, or itself without its adapter."""
 class PreferenceSettings(TrainSettings):
     """TrainSettings of a stage that trains on pairs."""
 
-    loss: str | dict[str, Any] = "dpo"  # or a mix: {dpo: 1, nll: 0.2}
+    # A name, file.py:NAME of one's own, a mix of them ({dpo: 1, nll: 0.2}), or from Python a PreferenceLoss.
+    loss: str | dict[str, Any] | SkipJsonSchema[InstanceOf[PreferenceLoss]] = "dpo"
     loss_options: dict[str, float] = Field(default_factory=dict)
     ld_alpha: Annotated[float, Field(ge=0, le=1)] = 1.0  # weight of tokens beyond the shorter response
     margin_weighted: bool = False  # each pair's loss times its margin, the judge's points
@@ -92,11 +95,14 @@ class PreferenceSettings(TrainSettings):
     replay_batch_size: Annotated[int, Field(ge=0)] = 0  # supervised examples in each step
     replay_weight: Rate = 1.0
 
+    _own: dict[str, PreferenceLoss] = PrivateAttr(default_factory=dict)  # by their references
+
     @field_validator("loss")
     @classmethod
-    def _known_names(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        for name in [value] if isinstance(value, str) else value:
-            if name not in PREFERENCE_LOSSES:
+    def _known_names(cls, value: str | dict[str, Any] | PreferenceLoss) -> Any:
+        names = [value] if isinstance(value, str) else value if isinstance(value, dict) else ()
+        for name in names:
+            if name not in PREFERENCE_LOSSES and not is_reference(name):
                 raise ValueError(unknown_name("preference loss", name, PREFERENCE_LOSSES))
         return value
 
@@ -116,11 +122,15 @@ class PreferenceSettings(TrainSettings):
         return values if needs_reference else {**values, "reference": "none"}
 
     def preference_loss(self) -> PreferenceLoss:
-        return preference_loss(self.loss, margin_weighted=self.margin_weighted, **self.loss_options)
+        options = self.loss_options
+        return preference_loss(self.loss, margin_weighted=self.margin_weighted, own=self._own, **options)
 
     @model_validator(mode="after")
     def _loss_exists(self) -> PreferenceSettings:
-        try:
+        try:  # one's own losses are loaded here, while it is known where the plan lies
+            names = [self.loss] if isinstance(self.loss, str) else self.loss
+            own = filter(is_reference, names) if isinstance(names, list | dict) else ()
+            self._own.update({name: loss_named(name) for name in own})
             loss = self.preference_loss()
         except ConfigError as error:
             raise ValueError(str(error)) from error

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 
 from self_rewarding_lm_pytorch.errors import TrainingError
 from self_rewarding_lm_pytorch.seeds import address
@@ -17,6 +16,9 @@ from self_rewarding_lm_pytorch.training.optimizer_state import OptimizerState
 from self_rewarding_lm_pytorch.training.parallel import Parallel, clip
 from self_rewarding_lm_pytorch.training.parts import Resumable
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
+
+if TYPE_CHECKING:  # half a second to import
+    from accelerate import Accelerator
 
 OnBadStep = Callable[[int, float, float, Mapping[str, Sequence[Any]]], None]
 """Called with (step from 1, gradient norm, learning rate, items of each term), before the error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -32,9 +33,24 @@ def items(*rows: Any) -> Any:
     return lambda world: world.plan(stage("seed", data=list(rows)))
 
 
-def row(*words: str, kind: str = "seed", **values: Any) -> tuple[Any, tuple[str, ...]]:
-    """A file whose second row is wrong."""
-    good = {"prompt": "q?", "response": "yes", "chosen": "yes", "rejected": "no"}
+def talk(*speakers: Any) -> list[dict[str, Any]]:
+    """Messages; of (KIND, speaker) one that is no text."""
+    return [
+        {"role": each, "content": "text"}
+        if isinstance(each, str)
+        else {"role": each[1], "content": [{"type": each[0]}]}
+        for each in speakers
+    ]
+
+
+def row(
+    *words: str, kind: str = "seed", first: dict[str, Any] | None = None, **values: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """A file whose second row is wrong. first: more columns of the first."""
+    good: dict[str, Any] = {"prompt": "q?", "response": "yes", "chosen": "yes", "rejected": "no"}
+    if "messages" in values:
+        good = {"messages": talk("user", "assistant")} if "prompt" not in values else good
+    good = {**good, **(first or {})}
     lines = "".join(json.dumps(each) + "\n" for each in (good, values))
     return (lambda world: world.plan(stage(kind, data=world.file("rows.jsonl", lines)))), words
 
@@ -158,7 +174,28 @@ FILES = [
     ),
     Case("a Parquet file is cut off", *sft("a.parquet", parquet(40), "cannot be read as Parquet", "again")),
     Case("a Parquet file is none", *sft("a.parquet", b"PAR1 no", "cannot be read as Parquet", "again")),
-    Case("a file is packed", *sft("a.jsonl.gz", b"\x1f\x8b", ".gz file, which is not read", "unpack")),
+    Case(
+        "a packed file is cut off",
+        *sft("a.jsonl.gz", gzip.compress(GOOD * 9)[:-9], "cannot be unpacked", "again"),
+    ),
+    Case(
+        "a packed file is none", *sft("a.jsonl.gz", GOOD, "cannot be unpacked as .gz", "another kind of file")
+    ),
+    Case("a packed file of another name", *sft("a.csv.xz", b"prompt", "cannot be unpacked as .xz", "again")),
+    Case("a bz2 file is none", *sft("a.jsonl.bz2", GOOD, "cannot be unpacked as .bz2", "again")),
+    Case(
+        "a Parquet file is packed again",
+        *sft("a.parquet.gz", parquet(1), ".gz file, which is not read", "unpack"),
+    ),
+    Case("a file is packed by zstd", *sft("a.jsonl.zst", b"\x28", ".zst file, which is not read", "unpack")),
+    Case(
+        "a packed line is broken", *sft("a.jsonl.gz", gzip.compress(GOOD + b"{"), "line 2", "mend that line")
+    ),
+    Case(
+        "a pattern fits no file",
+        lambda world: world.plan(stage("seed", data=str(world.given / "*.jsonl"))),
+        ("no file fits", "*.jsonl", "looked in"),
+    ),
     Case("a data file is a pickle", *sft("a.pkl", b"\x80\x04.", ".pkl file, which is not read", ".jsonl")),
     Case("a folder is no data set", folder, ("is a folder", "name a data file in it")),
     Case("a file's name is misspelt", misspelt, ("no data file", "did you mean 'seeds.jsonl'?")),
@@ -209,6 +246,45 @@ ROWS = [
     Case(
         "a column is not there", *source("item 0", "'question'", "it has prompt, response", prompt="question")
     ),
+    Case(
+        "a conversation begins with its answer",
+        *row(
+            "item 1", "message 0 is the assistant's", "take the row out", messages=talk("assistant", "user")
+        ),
+    ),
+    Case("a conversation is not answered", *row("item 1", "nothing answers", messages=talk("user"))),
+    Case("a conversation calls a tool", *row("item 1, message 1", "a tool's", messages=talk("user", "tool"))),
+    Case("a message is a picture", *row("item 1", "'image'", "only text", messages=talk(("image", "user")))),
+    Case(
+        "a row is of another form than those before it",
+        *row(
+            "item 1 has a column 'messages'",
+            "prompt, response",
+            "one form",
+            prompt="a",
+            messages=talk("user"),
+        ),
+    ),
+    Case(
+        "two columns may be the prompt",
+        *row("'prompt' and 'question'", "say which", first={"question": "b"}, prompt="a", response="b"),
+    ),
+    Case(
+        "chosen and rejected answer different questions",
+        *row(
+            "pair 1",
+            "part at message 0",
+            kind="given",
+            first={"chosen": talk("user", "assistant"), "rejected": talk("user", "assistant")},
+            chosen=talk("user", "assistant"),
+            rejected=[{"role": "user", "content": "other"}, *talk("assistant")],
+        ),
+    ),
+    Case(
+        "a part of a file is said wrongly",
+        *source("split 'train[5]' is not read", "a part of it, as train[:95%]", split="train[5]"),
+    ),
+    Case("a file has no other split", *source("asks for split 'test'", "one split, train", split="test")),
     Case("all rows are skipped", *source("leaves no items", "'skip': 9", skip=9)),
     Case("a limit is zero", *source("limit", "greater than or equal to 1", limit=0)),
     Case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,17 @@ def test_weights_alone_need_the_factory_that_builds_their_model(
     assert srlm("train", "plain.yaml", "--quiet")[0] == 0
     given = (*ASKED, "--reward", "reward.py:length", "--num", "2")
     assert srlm("evaluate", "runs/plain", *given)[0] == 0, "the plan names the factory"
-    both = "runs/plain/stages/01-one/checkpoint,runs/plain/stages/02-two/checkpoint"
+    both = "runs/plain/stages/01-one/checkpoint,runs/plain:two"
+    assert srlm("evaluate", both, *given)[0] == 0, "a checkpoint in its run knows the plan"
+    for number, name in ((1, "one"), (2, "two")):
+        shutil.copytree(world / f"runs/plain/stages/0{number}-{name}/checkpoint", world / name)
+    both = "one,two"
     code, _, err = srlm("evaluate", both, *given)
     assert code == 1
     assert "holds weights alone" in err
     assert "--model module:factory" in err
-    code, _, err = srlm("evaluate", both, *given, "--model", "tests.stages.worlds:factory")
-    assert (code, err) == (0, "")
+    code, _, err = srlm("evaluate", f"{both},tiny", *given, "--model", "tests.stages.worlds:factory")
+    assert (code, err) == (0, ""), "and what stands alone is loaded as it is"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_weights_alone_need_the_factory_that_builds_their_model(
         (("tiny", "--reward", "reward.py:length"), "names 1 model, and a comparison needs two"),
         (("tiny,twin",), "who judges must be said once"),
         (("tiny,twin", "--judge", "tiny", "--reward", "reward.py:length"), "who judges must be said once"),
-        (("tiny,twin", "--reward", "reward.py:gone"), "has no attribute 'gone'"),
+        (("tiny,twin", "--reward", "reward.py:gone"), "unknown name 'gone'"),
         (("tiny,twin", "--judge", "tiny", "--judge-set", "votes"), "must be KEY=VALUE"),
         (("tiny,twin", "--judge", "tiny", "--judge-set", "vots=3"), "vots: Extra inputs"),
         (("tiny,twin", "--server-url", "http://127.0.0.1:9/v1"), "the judge cannot be used: server.model"),

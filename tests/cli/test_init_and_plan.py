@@ -45,7 +45,10 @@ def test_init_lists_the_recipes_and_writes_one_as_it_is(srlm: Command, place: Pa
     assert code == 0
     assert all(f"{name} " in out for name in recipe_names())
     code, out, _ = srlm("init", "--recipe", "spin-paper", "--out", "deep/spin.yaml")
-    assert (code, (place / "deep" / "spin.yaml").read_text()) == (0, recipe_text("spin-paper"))
+    first, _, rest = (place / "deep" / "spin.yaml").read_text().partition("\n")
+    assert (code, rest) == (0, recipe_text("spin-paper"))
+    assert first == "# yaml-language-server: $schema=./plan.schema.json"
+    assert json.loads((place / "deep" / "plan.schema.json").read_text())["title"].startswith("A plan")
     assert "self-rewarding-lm plan deep/spin.yaml" in out
 
 
@@ -147,4 +150,49 @@ def test_plan_loads_no_weights(srlm: Command, place: Path) -> None:
     (place / "plan.yaml").write_text(yaml.safe_dump(text))
     code, out, _ = srlm("plan", "plan.yaml")
     assert code == 1
-    assert "there is no module 'no_such_module' to import" in " ".join(out.split())
+    assert "No module named 'no_such_module'" in " ".join(out.split())
+
+
+def test_plan_says_how_data_are_read_and_what_supervised_stages_sample(srlm: Command, place: Path) -> None:
+    code, out, _ = srlm("plan", "plan.yaml", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert "stage 1 (seed): data: seed.jsonl: prompt/response; 10 rows" in shown["read"]
+    assert any(line.startswith("stage 6 (live): prompts: seed.jsonl: ") for line in shown["read"])
+    assert (
+        shown["stages"][0]["tokens"]["candidate_tokens"],
+        shown["stages"][0]["tokens"]["vote_tokens"],
+    ) == (0, 0)
+
+
+def test_plan_looks_at_all_that_can_be_told_without_weights(
+    srlm: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (place / "own.py").write_text(
+        "class Judge:\n    def __init__(self, *, size): pass\n    def judge(self, shown): return []\n"
+    )
+    code, out, _ = srlm(
+        "plan",
+        "plan.yaml",
+        *("--set", "device=cuda"),
+        *("--set", "trackers=wandb"),
+        *("--set", "chat={template: gone.jinja}"),
+        *("--set", "report_card={data: gone.jsonl}"),
+        *("--set", "stages.live.reward=own.py:Judge"),
+        *("--set", "stages.own.judge={custom: 'own.py:Judge', options: {siez: 1}}"),
+        *("--set", "stages.live.reward_model=./gone/model"),
+    )
+    said = " ".join(out.split())
+    assert code == 1
+    for problem in (
+        "trackers: wandb is not installed",
+        "chat.template 'gone.jinja' is no file",
+        "report_card: there is no data file 'gone.jsonl'",
+        "stage 6 (live): stage 'live' needs one of judge",
+        "stage 3 (own-1): unknown option of judge own.py:Judge 'siez'",
+        "stage 6 (live): reward_model './gone/model' is no folder",
+    ):
+        assert f"problem: {problem}" in said, problem
+    assert "warning: on this machine the plan cannot be run: device: cuda" in said

@@ -103,7 +103,7 @@ def test_train_shows_the_cards_and_a_stopped_run_has_its_page(
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     code, _, err = srlm("train", "plan.yaml", "--quiet")
-    assert code == 1
+    assert code == 3
     assert "below min 1" in err and "--set report_card.guard.then=warn" in err
     assert "The judge" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
     code, out, _ = srlm("train", "plan.yaml", "--quiet", "--set", "report_card.guard=null")

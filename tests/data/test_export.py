@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from self_rewarding_lm_pytorch.data.export import export_run
+from self_rewarding_lm_pytorch.data.columns import pair_of
+from self_rewarding_lm_pytorch.data.export import EMPTY, NO_TEXT, Exported, export_run
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
+from self_rewarding_lm_pytorch.stages.chat_settings import ChatSettings
+from tests.helpers import byte_codec
 from tests.stages.worlds import QUIET, plan
 
 
@@ -38,7 +41,7 @@ def stored(tmp_path: Path) -> Path:
 def test_each_stage_gives_its_pairs_and_its_judgments(stored: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pairs, judgments = out / "02-own-pairs.jsonl", out / "02-own-judgments.jsonl"
-    assert export_run(stored, out) == [(pairs, 2), (judgments, 2)]
+    assert export_run(stored, out) == [Exported(pairs, 2), Exported(judgments, 2)]
     assert lines(pairs)[0] == {
         "prompt": "why?",
         "chosen": "naïve\nansw\u2028er",
@@ -52,6 +55,40 @@ def test_each_stage_gives_its_pairs_and_its_judgments(stored: Path, tmp_path: Pa
     assert (second["prompt_index"], second["score"]) == (1, None), "absent is not zero"
 
 
+def test_pairs_that_a_data_file_cannot_hold_are_left_out_and_counted(stored: Path, tmp_path: Path) -> None:
+    spun = ShardStore(stored / "stages" / "03-spun")
+    texts = [("", "a", "b"), ("q", "", "b"), ("q", "a", ""), ("q", "a", "b")]
+    spun.write(
+        PreferencePair, 0, [PreferencePair(n, 0, *t, (1,), (2,), (3,)) for n, t in enumerate(texts)], {}
+    )
+    only = ShardStore(stored / "stages" / "04-ids")
+    only.write(PreferencePair, 0, [PreferencePair(0, 0, "", "a", "b", (1,), (2,), (3,))], {})
+    out = tmp_path / "out"
+    *_, spun_pairs, only_pairs = export_run(stored, out)
+    assert spun_pairs == Exported(out / "03-spun-pairs.jsonl", 1, {NO_TEXT: 1, EMPTY: 2})
+    assert only_pairs == Exported(out / "04-ids-pairs.jsonl", 0, {NO_TEXT: 1})
+    assert not only_pairs.path.exists()
+
+
+def test_pairs_of_conversations_leave_as_messages_and_train_on_the_same_tokens(tmp_path: Path) -> None:
+    """As a text, `User: ... Assistant: ...` would be one user's message."""
+    turns = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
+    asked = [{"messages": [*turns, {"role": "user", "content": f"{n}?"}]} for n in range(4)]
+    settings = plan(tmp_path / "first", "text", chat={"template": "transcript", "system": "Hm."})
+    settings["stages"][0]["prompts"] = [*asked, "alone?"]
+    run(settings, reporter=QUIET)
+    pairs, _ = export_run(tmp_path / "first", tmp_path / "out")
+    rows = lines(pairs.path)
+    stored = ShardStore(tmp_path / "first" / "stages" / "01-text").read_all(PreferencePair)
+    kept = [pair for pair in stored if pair.chosen and pair.rejected]
+    assert len(rows) == len(kept) == pairs.rows > 2
+    codec = ChatSettings(template="transcript", system="Hm.").applied(byte_codec(), None)
+    for number, (row, pair) in enumerate(zip(rows, kept, strict=True)):
+        prompt, chosen, _ = pair_of(row, number)
+        assert codec.prompt_ids(prompt) == pair.prompt_ids
+        assert chosen == pair.chosen
+
+
 def test_a_folder_without_stages_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(DataError, match="holds no stages to export"):
@@ -62,7 +99,8 @@ def test_exported_pairs_train_a_dpo_stage_and_are_read_by_datasets(tmp_path: Pat
     import datasets
 
     run(plan(tmp_path / "first", "text"), reporter=QUIET)
-    ((path, count), _) = export_run(tmp_path / "first", tmp_path / "out")
+    exported, _ = export_run(tmp_path / "first", tmp_path / "out")
+    path, count = exported.path, exported.rows
     table = datasets.Dataset.from_json(str(path), cache_dir=str(tmp_path / "cache"))
     assert {"prompt", "chosen", "rejected"} <= set(table.column_names)
     settings = plan(tmp_path / "second", "given")

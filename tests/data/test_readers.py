@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from self_rewarding_lm_pytorch.data.columns import prompt_and_response, prompt_chosen_rejected, prompt_text
+from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_text, supervised_of
 from self_rewarding_lm_pytorch.data.readers import is_in_files, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
+from self_rewarding_lm_pytorch.records import Message
 
 ROWS = [
     {"prompt": "one, two?", "response": 'he said "so"'},
@@ -156,13 +157,17 @@ def test_a_prompt_is_text_or_a_row_with_one_of_the_usual_names(name: str) -> Non
     assert prompt_text("why?", 0) == "why?"
 
 
+def answered(asked: str, answer: str) -> tuple[Message, ...]:
+    return Message("user", asked), Message("assistant", answer)
+
+
 @pytest.mark.parametrize("name", ["response", "completion", "output", "answer"])
 def test_a_response_is_found_under_the_usual_names(name: str) -> None:
-    assert prompt_and_response({"prompt": "why?", name: "so"}, 0) == ("why?", "so")
+    assert supervised_of({"prompt": "why?", name: "so"}, 0) == answered("why?", "so")
 
 
 def test_an_empty_prompt_may_be_trained_on_but_not_sampled_from() -> None:
-    assert prompt_and_response({"prompt": "", "response": "so"}, 0) == ("", "so")
+    assert supervised_of({"prompt": "", "response": "so"}, 0) == answered("", "so")
     with pytest.raises(DataError, match="prompt 4 is ' '"):
         prompt_text(" ", 4)
 
@@ -180,7 +185,7 @@ def test_an_empty_prompt_may_be_trained_on_but_not_sampled_from() -> None:
 )
 def test_a_wrong_row_is_named_with_its_number_and_columns(row: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        prompt_and_response(row, 7)
+        supervised_of(row, 7)
 
 
 @pytest.mark.parametrize(
@@ -193,4 +198,4 @@ def test_a_wrong_row_is_named_with_its_number_and_columns(row: Any, message: str
 )
 def test_a_wrong_pair_is_named_with_its_number(row: Any) -> None:
     with pytest.raises(DataError, match=r"(pair|item) 3"):
-        prompt_chosen_rejected(row, 3)
+        pair_of(row, 3)

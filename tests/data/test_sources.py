@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_rewarding_lm_pytorch.data.columns import prompt_and_response
+from self_rewarding_lm_pytorch.data.columns import supervised_of
 from self_rewarding_lm_pytorch.data.readers import file_hashes, is_in_files, read_rows
 from self_rewarding_lm_pytorch.data.sources import DataSource, described
 from self_rewarding_lm_pytorch.errors import DataError
+from self_rewarding_lm_pytorch.plans.scaling import scaled_source
 
 ROWS = [{"prompt": f"q{i}", "response": f"a{i}"} for i in range(10)]
 
@@ -61,7 +62,7 @@ def test_a_split_of_a_saved_folder_is_named_and_a_wrong_one_refused(tmp_path: Pa
     assert read_rows(str(folder)) == ROWS[:3], "train unless another is named"
     assert read_rows({"file": folder, "split": "test"}) == ROWS[3:]
     assert read_rows(f"hub:{folder}#split=test&limit=2") == ROWS[3:5]
-    with pytest.raises(DataError, match="has no split 'valid'; it has train, test"):
+    with pytest.raises(DataError, match="has no split 'valid'; it has train, test: name one, as split: NAME"):
         read_rows({"file": folder, "split": "valid"})
 
 
@@ -120,7 +121,7 @@ def test_rows_are_chosen_of_files_lists_of_files_and_items_in_memory(tmp_path: P
 def test_columns_are_called_as_the_library_calls_them(tmp_path: Path) -> None:
     path = written(tmp_path, [{"question_text": "why?", "reply": "so", "prompt": "other"}])
     (row,) = read_rows({"file": str(path), "prompt": "question_text", "response": "reply"})
-    assert prompt_and_response(row, 0) == ("why?", "so")
+    assert [turn.content for turn in supervised_of(row, 0)] == ["why?", "so"]
     with pytest.raises(DataError, match="item 0 has no column 'query'; it has prompt, question_text, reply"):
         read_rows({"file": str(path), "prompt": "query"})
     with pytest.raises(DataError, match="item 0 is str and has no columns"):
@@ -131,11 +132,21 @@ def turn(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def test_the_first_turn_of_a_conversation_is_taken() -> None:
+def test_the_first_turn_of_a_conversation_is_taken_where_it_is_asked_for() -> None:
     talk = [turn("user", "why?"), turn("assistant", "so"), turn("user", "and?"), turn("assistant", "then")]
     rows = [{"messages": talk}, {"messages": [turn("system", "be kind"), *talk]}]
-    found = [prompt_and_response(row, 0) for row in read_rows({"rows": rows, "messages": "messages"})]
-    assert found == [("why?", "so"), ("be kind\n\nwhy?", "so")]
+    (kept,) = read_rows(
+        {"rows": [{"messages": {"from": ["human", "gpt"], "value": ["why?", "so"]}}], "turns": "first"}
+    )
+    assert kept == {"prompt": "why?", "response": "so"}, "as datasets gives a sequence of records"
+    for source in ({"messages": "messages"}, {}):
+        found = read_rows({"rows": rows, "turns": "first", **source})
+        assert found == [
+            {"prompt": "why?", "response": "so"},
+            {"prompt": "be kind\n\nwhy?", "response": "so"},
+        ]
+    (row, _) = read_rows({"rows": rows, "messages": "messages"})
+    assert len(supervised_of(row, 0)) == 4, "all of it, unless a plan says otherwise"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +155,7 @@ def test_the_first_turn_of_a_conversation_is_taken() -> None:
 )
 def test_what_is_no_conversation_is_said(talk: Any) -> None:
     with pytest.raises(DataError, match="item 0 holds no conversation that begins with"):
-        read_rows({"rows": [{"talk": talk}], "messages": "talk"})
+        read_rows({"rows": [{"talk": talk}], "messages": "talk", "turns": "first"})
 
 
 # how sources are said
@@ -161,6 +172,12 @@ def test_what_is_no_conversation_is_said(talk: Any) -> None:
         ({"file": "c", "limit": 0}, "limit .*greater than or equal to 1"),
         ({"file": "c", "share": 0}, "share .*greater than 0"),
         ({"file": "c", "messages": "m", "prompt": "p"}, "messages holds both"),
+        ({"file": "c", "input": "i"}, "input stands below the prompt; name that column too"),
+        ({"file": "c", "turns": "last"}, "turns .*'all' or 'first'"),
+        ({"file": "c", "streaming": True}, "streaming is of data sets named by hub"),
+        ({"file": "c", "split": "train[5]"}, r"split 'train\[5\]' is not read: write a name"),
+        ({"file": "c", "split": "train[:150%]"}, "is not read"),
+        ({"file": "c", "split": "train[10:50%]"}, "is not read"),
     ],
 )
 def test_a_source_said_wrongly_is_refused_before_anything_is_read(source: Any, message: str) -> None:
@@ -214,6 +231,17 @@ def test_a_source_is_the_same_written_as_a_mapping_and_as_text(tmp_path: Path) -
         wanted = described(unwritable)
         assert wanted is not None
         assert wanted.as_text() is None
+
+
+def test_a_scaled_source_is_the_same_part_of_the_same_columns_in_small(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, [{"messages": [turn("user", f"q{n}"), turn("assistant", "a")]} for n in range(40)]
+    )
+    source = {"file": str(path), "split": "train[50%:]", "messages": "messages", "turns": "first"}
+    found = read_rows(scaled_source(source, 0.25))
+    assert [row["prompt"] for row in found] == [f"q{n}" for n in range(20, 25)]
+    pattern = scaled_source(str(tmp_path / "*.jsonl"), 0.1)
+    assert len(read_rows(pattern)) == 4
 
 
 # hashes

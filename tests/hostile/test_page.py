@@ -119,7 +119,7 @@ def test_in_a_browser_nothing_runs_and_everything_is_shown(tmp_path: Path) -> No
     found = Skeleton(shown).elements  # as the browser has them once the list is made
     assert not {tag for tag, _ in found} & {"img", "iframe", "base", "object", "embed"}
     assert not [name for _, names in found for name in names if name.startswith("on")]
-    assert sum(tag == "script" for tag, _ in found) == 2 and sum(tag == "style" for tag, _ in found) == 1
+    assert sum(tag == "script" for tag, _ in found) == 3 and sum(tag == "style" for tag, _ in found) == 1
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")

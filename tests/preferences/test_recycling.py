@@ -291,5 +291,5 @@ def test_an_answer_that_a_later_visit_took_up_is_exported_once(tmp_path: Path) -
     store = ShardStore(stage)
     keys = own_keys(store.read_all(Candidate))
     assert len(keys) > len(set(keys)), "nothing was taken up"
-    written = dict(export_run(tmp_path, tmp_path / "out"))
+    written = {file.path: file.rows for file in export_run(tmp_path, tmp_path / "out")}
     assert written[tmp_path / "out" / "01-own-judgments.jsonl"] == len(set(keys))

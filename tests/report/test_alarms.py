@@ -40,13 +40,13 @@ def test_the_page_shows_each_alarm_with_its_stage_value_and_threshold_near_the_t
         assert shown in page.text, shown
     ids = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert ids[0] == "alarms"
-    assert ("a", {"href": "#alarms"}) in page.tags
+    assert ("a", {"class": "status bad", "href": "#alarms"}) in page.tags and "2 alarms" in page.text
 
 
 def test_a_run_without_an_alarm_says_so_and_one_that_was_not_watched_says_that(tmp_path: Path) -> None:
     assert "No alarm." in Page(build_report(run(tmp_path / "watched"))).text
     old = Page(build_report(run(tmp_path / "old", plan="model: m\n"))).text
-    assert "No alarm: this run's plan says of none, so nothing was watched." in old
+    assert "No alarms: nothing was watched." in old
     assert alarm_lines(tmp_path / "old") == []
 
 
@@ -54,7 +54,7 @@ def test_a_run_without_an_alarm_says_so_and_one_that_was_not_watched_says_that(t
 def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     line = {**dict.fromkeys(("kind", "stage", "unit", "then", "text"), text), "at": 1}
     page = Page(build_report(run(tmp_path, line)))
-    assert [tag for tag, _ in page.tags].count("script") == 2, "the list's data and page.js"
+    assert [tag for tag, _ in page.tags].count("script") == 3, "the list's data and the page's own two"
     assert not [tag for tag, attributes in page.tags if tag == "img" or "onerror" in attributes]
     assert "\u202e" not in page.source
 

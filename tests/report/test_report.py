@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import json
+import random
 import re
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 from self_rewarding_lm_pytorch.data import files
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
-from self_rewarding_lm_pytorch.report import build_report, charts
-from self_rewarding_lm_pytorch.report.build import shorten, visible
+from self_rewarding_lm_pytorch.report import build, build_report, charts, words
+from self_rewarding_lm_pytorch.report.listing import CUTS, listing, shorten
+from self_rewarding_lm_pytorch.report.run_files import Run
+from self_rewarding_lm_pytorch.report.spreads import Bins, spreads
+from self_rewarding_lm_pytorch.report.visible import visible
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -27,7 +32,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """The page's elements as a browser's parser sees them."""
+    """The page's elements as a browser's parser sees them, and the list's data as its script reads them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -39,7 +44,12 @@ class Page(HTMLParser):
         self.feed(self.source)
         self.close()
         self.text = re.sub(r"\s+", " ", " ".join(self.words))
-        self.data: dict[str, Any] = json.loads(self.raw["script"][0])
+        self.theme, data, self.script = self.raw["script"]
+        kinds = [dict(attributes)["type"] for tag, attributes in self.tags if attributes.get("id") == "data"]
+        self.is_packed = kinds == ["text/plain"]
+        self.data: dict[str, Any] = json.loads(
+            zlib.decompress(base64.b64decode(data)) if self.is_packed else data
+        )
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -56,16 +66,26 @@ def vote(index: int, text: str, score: float | None, status: Any = "parsed", rea
     return Vote(index, text, score, status, reason)
 
 
-def write_stage(folder: Path, prompts: list[str], tie_at: int) -> None:
-    """Three candidates a prompt, three votes each, one of them forced; the visit at `tie_at` is skipped."""
+SCORES = (1.0, 4.0, 5.0)
+
+
+def write_stage(
+    folder: Path,
+    prompts: list[str],
+    tie_at: int,
+    scores: tuple[float, ...] = SCORES,
+    more: Callable[[], str] = str,
+) -> None:
+    """Three candidates or more a prompt, three votes each, one of them forced; the visit at `tie_at` is
+    skipped. more: what else each answer and each vote says."""
     candidates, judgments, pairs = list[Candidate](), list[Judgment](), list[PreferencePair]()
     for place, prompt in enumerate(prompts):
-        for index, points in enumerate((1.0, 4.0, 5.0)):
-            text = f"answer {index} to {prompt}"
+        for index, points in enumerate(scores):
+            text = f"answer {index} to {prompt}{more()}"
             votes = (
-                vote(0, f"good Score: {points:g}", points),
-                vote(1, f"{prompt} babble", None, "unparsed", "no score found"),
-                vote(1, "babble Score: 3", 3.0, "forced"),
+                vote(0, f"good{more()} Score: {points:g}", points),
+                vote(1, f"{prompt} babble{more()}", None, "unparsed", "no score found"),
+                vote(1, f"babble{more()} Score: 3", 3.0, "forced"),
             )
             finish: Any = "length" if index == 0 else "eos"
             candidates.append(Candidate(place, 0, index, (4, 1), text, finish, 1, "01-sft"))
@@ -118,8 +138,8 @@ def run(tmp_path: Path) -> Path:
 def visits(page: Page) -> Iterator[dict[str, Any]]:
     """The list's rows with names in place of numbers."""
     texts = page.data["texts"]
-    for stage, prompt, outcome, index, visit, cards in page.data["visits"]:
-        place = {"index": index, "visit": visit, "cards": cards}
+    for stage, prompt, outcome, index, visit, why, cards in page.data["visits"]:
+        place = {"index": index, "visit": visit, "cards": cards, "why": texts[why]}
         names = {"stage": page.data["stages"][stage], "outcome": page.data["outcomes"][outcome]}
         yield {**place, **names, "prompt": texts[prompt]}
 
@@ -140,7 +160,7 @@ def test_models_stand_side_by_side_in_their_order(run: Path) -> None:
     page = Page(build_report(run))
     places = [page.text.index(f"{model} says") for model in ("M1", "M2", "M10")]
     assert places == sorted(places)
-    assert "12 more prompts" in page.text  # 24 different ones
+    assert "18 more prompts" in page.text  # 24 different ones
 
 
 def test_the_list_holds_every_candidate_vote_and_outcome(run: Path) -> None:
@@ -150,12 +170,12 @@ def test_the_list_holds_every_candidate_vote_and_outcome(run: Path) -> None:
     assert [row["outcome"] for row in rows if row["stage"] == "03-second"] == [*["pair"] * 5, "tie"]
     assert rows[5]["prompt"] == "use old tree stone:"  # of a skipped visit, from skipped.json
     first, texts = rows[0]["cards"], page.data["texts"]
-    assert [(texts[card[0]], card[1], card[2]) for card in first] == [
-        ("answer 0 to use red fox river:", 2 + 4, 2),  # rejected, and cut off at its limit
-        ("answer 1 to use red fox river:", 0, 3.5),
-        ("answer 2 to use red fox river:", 1, 4),
+    assert [(texts[card[0]], *card[1:3], texts[card[3]], card[5]) for card in first] == [
+        ("answer 0 to use red fox river:", 2 + 4, 2, "rejected: the lowest score", 2),  # cut off at its limit
+        ("answer 1 to use red fox river:", 0, 2, "not picked: between the two", 3.5),
+        ("answer 2 to use red fox river:", 1, 2, "chosen: the highest score", 4),
     ]
-    parsed, unparsed, forced = first[2][3]
+    parsed, unparsed, forced = first[2][6]
     assert (texts[parsed[0]], parsed[1:]) == ("good Score: 5", [5])
     assert (unparsed[1], unparsed[2], texts[unparsed[3]]) == (None, "u", "no score found")
     assert (texts[forced[0]], forced[1], forced[2]) == ("babble Score: 3", 3, "f")
@@ -163,16 +183,14 @@ def test_the_list_holds_every_candidate_vote_and_outcome(run: Path) -> None:
 
 def test_hostile_text_stays_text(run: Path) -> None:
     page = Page(build_report(run))
-    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == [
-        "application/json",
-        None,
-    ]
+    types = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert types == [None, "application/json", None]
     assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "base", "b ")]
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert (
         "<script>alert" not in page.source and "<img" not in page.source and "{{" not in page.raw["style"][0]
     )
-    assert not re.search("[<>&\u2028\u2029]", page.raw["script"][0])
+    assert not re.search("[<>&\u2028\u2029]", page.raw["script"][1])
     assert "\u202e" not in page.source and "safe ⟨U+202E⟩txt.exe" in page.text
     assert {visible(text) for text in HOSTILE} <= set(page.data["texts"])  # shown, and shown as written
     assert "innerHTML" not in page.source and "{{ 7*7 }}" in page.text
@@ -182,7 +200,7 @@ def test_only_the_pages_own_script_and_style_may_run(run: Path) -> None:
     page = Page(build_report(run))
     policy = next(a["content"] or "" for tag, a in page.tags if a.get("http-equiv"))
     assert "default-src 'none'" in policy and "unsafe" not in policy
-    for text in (page.raw["script"][1], page.raw["style"][0]):
+    for text in (page.theme, page.script, page.raw["style"][0]):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
 
@@ -196,22 +214,55 @@ def test_nothing_is_fetched(run: Path) -> None:
     assert len(ids) == len(set(ids)) and {link[1:] for link in links if link and link[0] == "#"} <= set(ids)
 
 
-@pytest.mark.parametrize(("num_words", "start", "num_shown"), [(20, 0, 5002), (300, 2501, 1001)])
-def test_five_thousand_pairs_fit_three_megabytes(
-    tmp_path: Path, num_words: int, start: int, num_shown: int
-) -> None:
-    for place, name in enumerate(("01-first", "02-second")):
-        numbers = range(place * start, place * start + 2501)  # start 0: both stages share their prompts
-        prompts = [f"use {n} words: <{'because ' * num_words}>" for n in numbers]
-        write_stage(tmp_path / "stages" / name, prompts, tie_at=7)
+def test_five_thousand_pairs_fit_three_megabytes(tmp_path: Path) -> None:
+    """Of four candidates with three votes each, no two texts the same; every visit is there."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 10))) for _ in range(3_000)]
+
+    def more() -> str:
+        """As hard to pack as prose."""
+        return " " + " ".join(draw.choices(words, k=30))
+
+    for name in ("01-first", "02-second"):
+        prompts = [" ".join(draw.choices(words, k=20)) for _ in range(2501)]
+        write_stage(tmp_path / "stages" / name, prompts, 7, (1.0, 4.0, 5.0, 2.0), more)
     path = build_report(tmp_path)
     assert path.stat().st_size < 3_000_000
     page = Page(path)
-    # Texts are shortened first; only where that is not enough are visits left out, and the page says so.
-    assert len(page.data["visits"]) == num_shown
-    assert (f"shows {num_shown:,} of 5,002 visits" in page.text) == (num_shown < 5002)
-    assert any(" more…]" in text for text in page.data["texts"])
-    assert "are shortened" in page.text
+    assert len(page.data["visits"]) == 5002 and page.is_packed
+    assert any(" more…]" in text for text in page.data["texts"]) and "are shortened" in page.text
+
+
+def noisy_stage(folder: Path) -> None:
+    """40 visits with texts of 1,300 characters that do not pack well."""
+    draw = random.Random(0)
+
+    def more() -> str:
+        return bytes(draw.choices(range(97, 123), k=1_300)).decode()
+
+    write_stage(folder, [f"use {n}" for n in range(40)], tie_at=7, more=more)
+
+
+def test_texts_are_shortened_first_and_only_then_are_visits_left_out(tmp_path: Path) -> None:
+    noisy_stage(tmp_path / "stages" / "01-own")
+    stages = Run(tmp_path).stages()
+    whole, packed, shortened, sparse = (listing(stages, most) for most in (10**7, 270_000, 80_000, 5_000))
+    assert (whole["shown"], whole["cut"], whole["is_packed"]) == (40, CUTS[0], False)
+    assert (packed["shown"], packed["cut"], packed["is_packed"]) == (40, CUTS[0], True)
+    assert shortened["shown"] == 40 and shortened["cut"][0] < CUTS[0][0]
+    assert 1 <= sparse["shown"] < 40 and sparse["visits"] == 40
+    for each, most in ((packed, 270_000), (shortened, 80_000), (sparse, 5_000)):
+        assert len(each["data"].encode()) <= most
+
+
+def test_a_page_with_less_room_says_how_many_visits_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy_stage(tmp_path / "stages" / "01-own")
+    monkeypatch.setattr(build, "PAGE_BYTES", 0)
+    monkeypatch.setattr(build, "LEAST_LIST_BYTES", 5_000)
+    page = Page(build_report(tmp_path))
+    assert f"shows {len(page.data['visits'])} of 40 visits" in page.text
 
 
 def test_an_empty_folder_gives_a_page_that_says_so(tmp_path: Path) -> None:
@@ -226,6 +277,35 @@ def test_an_empty_folder_gives_a_page_that_says_so(tmp_path: Path) -> None:
     for shown in ("No judgments are stored", "No sample answers", "No candidates or pairs", "No plan.yaml"):
         assert shown.replace("plan.yaml", "") in page.text, shown
     assert page.data["visits"] == []
+
+
+def test_what_a_run_has_not_got_is_said_once_and_not_linked_to(tmp_path: Path) -> None:
+    stage = {"name": "first", "kind": "sft", "train_seconds": 2.0}
+    files.write_json(tmp_path / "summary.json", {"schema": 1, "status": "completed", "stages": [stage]})
+    text = build_report(tmp_path).read_text(encoding="utf-8")
+    nav = text[text.index('<nav aria-label="On this page">') : text.index("</nav>")]
+    assert re.findall('href="#(.*?)"', nav) == ["stages", "plan"]
+    assert not {"scores", "samples", "pairs", "models"} & set(re.findall('<section id="(.*?)"', text))
+    assert text.count("No judgments are stored") == 1
+
+
+def test_a_visit_without_an_outcome_shows_what_was_asked(tmp_path: Path) -> None:
+    """A run that was cut off between sampling and judging."""
+    folder = tmp_path / "stages" / "01-own"
+    store = ShardStore(folder)
+    made = [Candidate(n, 0, 0, (1,), "an answer", "eos", 1, "start") for n in range(2)]
+    store.write(Candidate, 0, made, {})
+    turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"}]
+    files.write_json(folder / "items" / "prompts.json", ["Why?", turns])
+    page = Page(build_report(tmp_path))
+    assert [row["prompt"] for row in visits(page)] == ["Why?", "System: Be short.\n\nUser: Who?"]
+
+
+def test_a_few_scores_that_lie_close_together_have_bars_that_can_be_seen() -> None:
+    near = [1.0, 1.001, 1.2, 1.4, 1.9]
+    bins = Bins.of(near)
+    assert not bins.is_exact and bins.width > 0.03
+    assert Bins.of([0.0, 1 / 3, 2 / 3, 1.0, 5.0]).is_exact
 
 
 def test_an_unfinished_or_broken_run_is_shown_as_far_as_it_goes(run: Path) -> None:
@@ -247,9 +327,9 @@ def test_an_expected_vote_shows_its_distribution(tmp_path: Path) -> None:
     store.write(Judgment, 0, [Judgment(0, 0, 0, 4.25, (read,))], {})
     page = Page(build_report(tmp_path))
     (row,) = visits(page)
-    text, score, status, _ = row["cards"][0][3][0]
+    text, score, status, _ = row["cards"][0][6][0]
     assert (page.data["texts"][text], score) == ("2: 0 %, 3: 0.4 %, 4: 74 %, 5: 25 %", 4.25)
-    assert f'status === "{status}"' in page.raw["script"][1], "the page's script knows what it is"
+    assert f"\n  {status}: " in page.script, "the page's script knows what it is"
 
 
 def test_given_pairs_are_shown_without_candidates(tmp_path: Path) -> None:
@@ -258,6 +338,7 @@ def test_given_pairs_are_shown_without_candidates(tmp_path: Path) -> None:
     page = Page(build_report(tmp_path))
     (row,) = visits(page)
     assert [(page.data["texts"][card[0]], card[1]) for card in row["cards"]] == [("because", 1), ("no", 2)]
+    assert "nothing was sampled" in row["why"]
 
 
 def test_a_failed_write_leaves_the_old_page(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +371,7 @@ def test_the_same_run_gives_the_same_page(run: Path) -> None:
     ],
 )
 def test_numbers_are_shown_as_their_column_is_read(name: str, value: Any, shown: str) -> None:
-    assert charts.show(name, value) == shown
+    assert words.show(name, value) == shown
 
 
 @pytest.mark.parametrize(
@@ -299,7 +380,8 @@ def test_numbers_are_shown_as_their_column_is_read(name: str, value: Any, shown:
 def test_any_numbers_can_be_drawn(values: list[float]) -> None:
     picture = charts.lines({"loss": list(enumerate(values))}, "loss")
     assert "nan" not in picture and picture.count("<text") < 20
-    assert "<rect" in charts.histogram(values, min(values), max(values), "share")
+    (drawn,) = spreads({"any": values}, "score", "judgments")
+    assert "<rect" in drawn.picture and "nan" not in drawn.picture
 
 
 def test_a_long_text_keeps_its_end() -> None:

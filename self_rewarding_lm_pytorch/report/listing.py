@@ -1,0 +1,198 @@
+"""The browsable list as JSON: visits to prompts, their candidates and votes, what became of each and why."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
+
+from markupsafe import Markup
+
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
+from self_rewarding_lm_pytorch.report.fates import UNDECIDED, Rule, fates, visit_words
+from self_rewarding_lm_pytorch.report.run_files import Stage
+from self_rewarding_lm_pytorch.report.visible import visible
+from self_rewarding_lm_pytorch.report.votes import distribution
+from self_rewarding_lm_pytorch.report.words import is_number
+
+# Characters of a response and of a vote (its score always stays), tried in this order; the last for a sample.
+CUTS = ((600, 600), (600, 300), (400, 160), (240, 90), (140, 50), (120, 24), (140, 0), (80, 0))
+SPARSE = (400, 160)
+_OF_WORDS = 200  # characters of a reason
+# So many visits tell about how large the list will be. Texts that visits share may make it this much smaller.
+_FEW, _SHARED = 200, 2.0
+
+
+@dataclass
+class Card:
+    """A candidate, or a given response."""
+
+    text: str
+    role: int  # 1 chosen, 2 rejected, 0 neither; +4 where it was cut off at its token limit
+    num_tokens: int | None
+    fate: str
+    writer: str = ""  # the model that wrote it, where several wrote this visit's
+    judgment: Judgment | None = None
+
+
+@dataclass
+class Visit:
+    """A row of the list: a prompt, its candidates, and what became of them."""
+
+    stage: int
+    place: tuple[int, int]  # prompt index, visit
+    prompt: str
+    outcome: str  # "pair", a reason, or UNDECIDED
+    why: str
+    cards: list[Card]
+
+
+def shorten(text: str, limit: int) -> str:
+    """Head and tail (a judge's score comes last) where a text is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail]} […{len(text) - limit:,} more…] {text[len(text) - tail :]}"
+
+
+def visits_of(number: int, stage: Stage) -> Iterator[Visit]:
+    """A stage's visits in the order of its prompts."""
+    rule = Rule.of(stage.plan)
+    pairs = {(pair.prompt_index, pair.visit): pair for pair in stage.pairs}
+    skipped = {(row["prompt_index"], row["visit"]): row for row in stage.skipped}
+    judged: dict[tuple[int, int], dict[int, Judgment]] = {}
+    for j in stage.judgments:
+        judged.setdefault((j.prompt_index, j.visit), {})[j.candidate_index] = j
+    asked = dict(stage.prompts) | {
+        index: str(row["prompt"]) for (index, _), row in skipped.items() if row.get("prompt")
+    }
+    asked |= {pair.prompt_index: pair.prompt for pair in stage.pairs}
+    sampled: dict[tuple[int, int], list[Candidate]] = {place: [] for place in [*pairs, *skipped]}
+    for candidate in stage.candidates:
+        sampled.setdefault((candidate.prompt_index, candidate.visit), []).append(candidate)
+    for place, candidates in sorted(sampled.items()):
+        pair, known = pairs.get(place), judged.get(place, {})
+        outcome = "pair" if pair else str(skipped.get(place, {}).get("reason", UNDECIDED))
+        cards = [*_given(pair, rule), *_sampled(pair, rule, candidates, known)]
+        num_votes = max((len(j.votes) for j in known.values()), default=0)
+        why = visit_words(rule, pair, outcome, len(candidates), num_votes)
+        yield Visit(number, place, asked.get(place[0], ""), outcome, why, cards)
+
+
+def _given(pair: PreferencePair | None, rule: Rule) -> Iterator[Card]:
+    """A pair's responses that are no candidates."""
+    if pair is None:
+        return
+    if pair.chosen_index < 0:
+        fate = "the data set's answer" if rule.kind == "spin" else "given as chosen"
+        yield Card(pair.chosen, 1, len(pair.chosen_ids), fate)
+    if pair.rejected_index < 0:
+        fate = "the opponent's answer" if rule.kind == "spin" else "given as rejected"
+        yield Card(pair.rejected, 2, len(pair.rejected_ids), fate)
+
+
+def _sampled(
+    pair: PreferencePair | None, rule: Rule, candidates: Sequence[Candidate], judged: dict[int, Judgment]
+) -> Iterator[Card]:
+    roles = {pair.chosen_index: 1, pair.rejected_index: 2} if pair else {}
+    candidates = sorted(candidates, key=lambda each: each.index)
+    is_mixed = len({each.policy for each in candidates}) > 1
+    for c, fate in zip(candidates, fates(rule, pair, candidates, judged), strict=True):
+        role = roles.get(c.index, 0) + 4 * (c.finish_reason == "length")
+        yield Card(c.text, role, len(c.ids), fate, c.policy if is_mixed else "", judged.get(c.index))
+
+
+def listing(stages: Sequence[Stage], most_bytes: int) -> dict[str, Any]:
+    """The list's JSON with the longest texts that fit; a page too large even so shows every n-th visit.
+
+    Where the whole texts do not fit as they are, the JSON is packed: deflated, then in base64.
+    """
+    visits = [visit for number, stage in enumerate(stages) for visit in visits_of(number, stage)]
+    names, few = [stage.name for stage in stages], visits[:: max(1, len(visits) // _FEW)]
+
+    def is_near(cut: tuple[int, int], packed: bool) -> bool:
+        size = _size(packing(packed)(encode(names, few, *cut))) * len(visits) / max(1, len(few))
+        return size <= most_bytes * _SHARED
+
+    tries = [(CUTS[0], 1, False), *((cut, 1, True) for cut in CUTS)]
+    tries = [each for each in tries[:-1] if is_near(each[0], each[2])] + [tries[-1]]
+    for cut, stride, packed in chain(tries, ((SPARSE, n, True) for n in count(2))):
+        data = packing(packed)(encode(names, visits[::stride], *cut))
+        if _size(data) <= most_bytes or stride > len(visits):
+            break
+    shown = len(visits[::stride])
+    return {"data": data, "shown": shown, "visits": len(visits), "cut": cut, "is_packed": packed}
+
+
+def packing(packed: bool) -> Callable[[str], Markup]:
+    """How the list's JSON stands in the page."""
+    return pack if packed else escape
+
+
+def pack(text: str) -> Markup:
+    """Deflated (zlib) and in base64, which page_data.js unpacks."""
+    return Markup(base64.b64encode(zlib.compress(text.encode(), 6)).decode())
+
+
+def escape(text: str) -> Markup:
+    """JSON in which no character can end the script element or begin another."""
+    return Markup(re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, vote_limit: int) -> str:
+    """Visits as JSON for the page's script: every text once, in a table; short lists instead of names.
+
+    visit: [stage, prompt text, outcome, prompt index, visit, why text, candidates]; candidate: [text, role,
+    tokens, fate text, writer text or -1] and, where judged, score, votes, reason text (or -1); vote: [text,
+    score] or, where not parsed, [text, score, status[0], reason text].
+    """
+    texts, outcomes, known = dict[str, int](), dict[str, int](), dict[tuple[str, int], int]()
+
+    def place(text: str, limit: int = _OF_WORDS) -> int:
+        found = known.get((text, limit))
+        if found is None:
+            found = known[text, limit] = texts.setdefault(visible(shorten(text, limit)), len(texts))
+        return found
+
+    def vote(v: Vote) -> list[Any]:
+        row = [place(v.text or distribution(v), vote_limit), score(v.score)]
+        return row if v.status == "parsed" else [*row, v.status[0], place(v.reason)]
+
+    def card(c: Card) -> list[Any]:
+        row = [
+            place(c.text, response_limit),
+            c.role,
+            c.num_tokens,
+            place(c.fate),
+            c.writer and place(c.writer),
+        ]
+        row = [-1 if value == "" else value for value in row]
+        if c.judgment is None:
+            return row
+        reason = place(c.judgment.reason) if c.judgment.reason else -1
+        return [*row, score(c.judgment.score), [vote(v) for v in c.judgment.votes], reason]
+
+    rows = []
+    for visit in visits:
+        outcome = outcomes.setdefault(visible(visit.outcome), len(outcomes))
+        prompt, why = place(visit.prompt, response_limit), place(visit.why, 2 * _OF_WORDS)
+        rows.append([visit.stage, prompt, outcome, *visit.place, why, [card(each) for each in visit.cards]])
+    names = list(map(visible, stages))
+    value = {"stages": names, "outcomes": list(outcomes), "texts": list(texts), "visits": rows}
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def score(value: float | None) -> float | None:
+    """As short as it can be written without a visible loss; JSON has no NaN."""
+    if value is None or not is_number(value):
+        return None
+    return int(value) if value == int(value) else round(value, 3)
