@@ -27,7 +27,7 @@ from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePai
 Record = TypeVar("Record", Candidate, Judgment, PreferencePair)
 
 _IDS = pa.list_(pa.int32())
-_VOTE = pa.struct(
+VOTE = pa.struct(
     [
         ("index", pa.int32()),
         ("text", pa.string()),
@@ -57,7 +57,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_PLACE,
             ("candidate_index", pa.int32()),
             ("score", pa.float64()),
-            ("votes", pa.list_(_VOTE)),
+            ("votes", pa.list_(VOTE)),
             ("reason", pa.string()),
         ]
     ),

@@ -13,6 +13,7 @@ from self_rewarding_lm_pytorch.models.adapters import is_path
 from self_rewarding_lm_pytorch.objects import folder_near
 from self_rewarding_lm_pytorch.overview.lengths import Lengths
 from self_rewarding_lm_pytorch.overview.model import KnownModel, missing_folder
+from self_rewarding_lm_pytorch.plans.checks import check_past_models
 from self_rewarding_lm_pytorch.stages.base import StageConfig
 from self_rewarding_lm_pytorch.stages.budgets import (
     DEFAULT_JUDGMENT,
@@ -21,7 +22,6 @@ from self_rewarding_lm_pytorch.stages.budgets import (
     response_budget,
 )
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
-from self_rewarding_lm_pytorch.stages.prompts import MAKERS
 from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings, TrainSettings
 
@@ -35,18 +35,8 @@ def check_stage(
     stage: StageConfig, before: Sequence[StageConfig], where: str, base: Path | None, found: Overview
 ) -> None:
     """Names, optimizer, judge and reward of a stage; problems are put into `found`."""
-    for setting, name in stage.past_models().items():
-        known = ["initial", *(each.name for each in before)]
-        what = "no stage before this one"
-        if setting == "prompts":
-            known, what = [each.name for each in before if each.kind in MAKERS], f"{what} that writes prompts"
-        if name not in known:
-            found.problems.append(
-                f"{where}: {setting} names {name!r}, which is {what}; known here: "
-                f"{', '.join(known) or 'none'}"
-            )
     train, judge, reward = (getattr(stage, name, None) for name in ("train", "judge", "reward"))
-    checks: list[Callable[[], object]] = []
+    checks: list[Callable[[], object]] = [partial(check_past_models, stage, before)]
     if isinstance(train, TrainSettings):
         checks.append(partial(check_optimizer_arguments, train))
     if callable(check_reward := getattr(stage, "check_reward", None)):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from self_rewarding_lm_pytorch import interrupts, processes
 from self_rewarding_lm_pytorch.data.files import json_line, write_atomically, write_json, write_text
+from self_rewarding_lm_pytorch.data.store import VOTE
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 
 Row = dict[str, Any]
@@ -21,19 +22,7 @@ Row = dict[str, Any]
 _ROWS_AT_ONCE = 1024
 _IDS = pa.list_(pa.int32())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_VOTES = pa.list_(
-    pa.struct(
-        [
-            ("index", pa.int32()),
-            ("text", pa.string()),
-            ("score", pa.float64()),
-            ("status", pa.string()),
-            ("reason", pa.string()),
-            ("finish_reason", pa.string()),
-            ("probabilities", pa.list_(pa.float64())),
-        ]
-    )
-)
+_VOTES = pa.list_(VOTE)
 _TYPES: dict[str, pa.DataType] = {
     "prompt_index": pa.int64(),
     "candidate": pa.int32(),

@@ -21,7 +21,7 @@ def check_plan(stages: list[StageConfig], env: Environment, folder: RunFolder, c
         if folder.is_trained(number):
             continue
         try:
-            _check_past_models(stage, stages[: number - 1])
+            check_past_models(stage, stages[: number - 1])
             stage.check(env)
             is_off = getattr(getattr(stage, "train", None), "reference", "") == "adapter_off"
             if number > 1 and is_off and not getattr(env.policy, "begins_anew", False):
@@ -40,7 +40,8 @@ def check_plan(stages: list[StageConfig], env: Environment, folder: RunFolder, c
         raise ConfigError("the plan cannot be run:\n" + "\n".join(f"  - {line}" for line in problems))
 
 
-def _check_past_models(stage: StageConfig, before: Sequence[StageConfig]) -> None:
+def check_past_models(stage: StageConfig, before: Sequence[StageConfig]) -> None:
+    """Raises ConfigError where a stage names a model or prompts that no stage before it makes."""
     for setting, name in stage.past_models().items():
         known = ["initial", *(each.name for each in before)]
         what = "no stage before this one"
