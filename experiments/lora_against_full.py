@@ -47,7 +47,9 @@ class Lab:
 
     def __init__(self, chosen: argparse.Namespace) -> None:
         self.folder, self.is_small = chosen.folder.resolve(), chosen.small  # plans name models by it
-        self.adapter = {"r": chosen.r, "alpha": chosen.alpha}
+        self.adapter: dict[str, Any] = {"r": chosen.r, "alpha": chosen.alpha}
+        if chosen.targets:
+            self.adapter["target_modules"] = chosen.targets.split(",")
         self._start = self._shortened(chosen.model)
 
     def _shortened(self, model: str) -> str:
@@ -74,7 +76,8 @@ class Lab:
             stage |= {"num_pairs": 16, "epochs": 1}
             stage["candidates"] = {"num": 2, **SAMPLES, "max_new_tokens": 16}
         adapter = {"adapter": self.adapter} if arm == "lora" else {}
-        name = f"lora-r{self.adapter['r']}" if adapter else arm
+        layers = "-".join(self.adapter.get("target_modules", ()))
+        name = f"lora-r{self.adapter['r']}{layers and '-' + layers}" if adapter else arm
         return self._run(f"{name}-{rate:g}-seed-{seed}", stage, model=self._start, seed=seed, **adapter)
 
     def _run(self, name: str, stage: dict[str, Any], **plan: Any) -> str:
@@ -149,6 +152,7 @@ def main() -> None:
     parser.add_argument("--full-rate", type=float, action="append", help="the same of the full fine-tune")
     parser.add_argument("--r", type=int, default=16)
     parser.add_argument("--alpha", type=float, default=32)
+    parser.add_argument("--targets", help="layers, comma-separated; default: all linear ones but the output")
     parser.add_argument("--folder", type=Path, default=Path("runs/lora_against_full"), help="the runs")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--small", action="store_true", help="little work: only a check")

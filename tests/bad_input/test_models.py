@@ -150,8 +150,16 @@ LOADED = [
     Case("a model brings code", folder(with_code), ("brings code of its own", "trust_remote_code: true")),
     Case("a reward model has no reward", with_outputs(1), ("score.weight missing", "random numbers")),
     Case("a reward model has three outputs", with_outputs(3), ("has 3 outputs", "give a model with one")),
-    Case("a factory fails", factory("failing"), ("ValueError('no such disk')", "module:factory")),
-    Case("a factory is not there", factory("falling"), ("falling", "module:factory")),
+    Case(
+        "a factory fails",
+        factory("failing"),
+        ("ValueError('no such disk')", "a function without arguments that returns a module"),
+    ),
+    Case(
+        "a factory is not there",
+        factory("falling"),
+        ("falling", "file.py:name of a function without arguments"),
+    ),
     Case("a factory gives a number", factory("number"), ("gave int", "nn.Module")),
 ]
 

@@ -27,7 +27,7 @@ def test_lora_and_the_full_fine_tune_are_compared_from_one_start(
     held = {path.parts[-5]: path.name for path in runs.rglob("checkpoint/*.safetensors")}
     assert held.pop("shortened") == held.pop("full-5e-05-seed-0") == "model.safetensors"
     assert len(held) == 3 and set(held.values()) == {"adapter_model.safetensors"}
-    arms = ("full-5e-05-seed-0", f"lora-{found['rate']['lora']:g}-seed-0")
+    arms = ("full-5e-05-seed-0", f"lora-r16-{found['rate']['lora']:g}-seed-0")
     sampled = [
         [
             row
