@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from self_rewarding_lm_pytorch.data.columns import pair_of, supervised_of
 from self_rewarding_lm_pytorch.data.made import each_made
-from self_rewarding_lm_pytorch.data.readers import Source, is_in_files
+from self_rewarding_lm_pytorch.data.readers import Source
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePair
@@ -57,17 +56,6 @@ def supervised_examples(
 ) -> list[Example]:
     """All of them in memory."""
     return list(each_example(source, policy, codec, base=base, last_only=last_only))
-
-
-def check_files(
-    read: Callable[..., Iterable[Any]], source: Source, policy: Policy, codec: Codec | None, **at: Any
-) -> None:
-    """Reads files through before any training; items in memory are read once, when their stage starts.
-
-    read: one that gives an item at a time, so that none has to be held.
-    """
-    if is_in_files(source):
-        deque(read(source, policy, codec, **at), maxlen=0)
 
 
 def _examples(row: Any, number: int, policy: Policy, codec: Codec | None, last_only: bool) -> list[Example]:

@@ -38,6 +38,7 @@ from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.run_folder.faults import remove_unfinished, storage_error
 from self_rewarding_lm_pytorch.run_folder.lock import locked
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
+from self_rewarding_lm_pytorch.stages.checked_items import CheckedItems
 from self_rewarding_lm_pytorch.stages.report_cards import (
     ReportCards,
     StopRun,
@@ -96,11 +97,11 @@ def run(
         accelerator = make_accelerator(plan.accelerate, plan.device)
     check_found(plan.device, accelerator.device)
     reporter = (reporter or Reporter()) if processes.is_main() else Silent()
-    with beside(plan.base), locked(plan.run, reporter):
-        return _run(plan, accelerator, reporter, asked)
+    with beside(plan.base), locked(plan.run, reporter), CheckedItems.place(plan.run) as checked:
+        return _run(plan, accelerator, reporter, asked, checked)
 
 
-def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked) -> Summary:
+def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked, checked: Path) -> Summary:
     folder, text = RunFolder(plan.run), plan_text(plan)
     stages: list[StageConfig] = plan.stages
     folder.open(text, plan.seed, [(s.name, s.kind) for s in stages], fresh=asked.fresh)
@@ -116,6 +117,7 @@ def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked
     cards = ReportCards(plan.report_card, stages, folder.path, env)
     for name in folder.redo_missing(named_models(stages, folder)):
         reporter.warn(f"the checkpoint of stage {name} is gone; it is trained again, on what it had stored")
+    env.checked = CheckedItems(checked, folder.begun())
     check_plan(stages, env, folder, cards)
     facts["models"] |= loaded
     for name in ("data", "models"):  # of stages that are done, what they read stays noted

@@ -139,6 +139,11 @@ class RunFolder:
         entry: Entry = self.manifest["stages"][number - 1]
         return entry
 
+    def begun(self) -> dict[str, Path]:
+        """The folders of the stages that have begun, by their names."""
+        entries = enumerate(self.manifest["stages"], 1)
+        return {entry["name"]: self.stage_folder(n) for n, entry in entries if entry["state"] != "pending"}
+
     def stage_folder(self, number: int) -> Path:
         return self.path / "stages" / f"{number:02d}-{self.stage(number)['name']}"
 

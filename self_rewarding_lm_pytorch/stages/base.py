@@ -23,6 +23,7 @@ from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.shards import Work
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.progress import Reporter
+from self_rewarding_lm_pytorch.stages.checked_items import CheckedItems
 from self_rewarding_lm_pytorch.stages.generation_settings import GenerationSettings
 from self_rewarding_lm_pytorch.stages.settings import Settings
 from self_rewarding_lm_pytorch.stages.watch import Watch
@@ -54,6 +55,7 @@ class Environment:
     save_every_seconds: float = 600.0  # of training, between two states that it can be gone on with from
     alarms: Mapping[str, Limit] = field(default_factory=dict)  # those that are on
     is_sharded: bool = False  # whether each process trains a part of the weights
+    checked: CheckedItems | None = None  # the items that the check before the run made
 
     @cached_property
     def parallel(self) -> Parallel:

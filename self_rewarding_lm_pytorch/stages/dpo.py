@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from self_rewarding_lm_pytorch.data.files import is_there
-from self_rewarding_lm_pytorch.data.item_file import pairs_in, write_pairs
-from self_rewarding_lm_pytorch.data.items import check_files, each_given_pair
-from self_rewarding_lm_pytorch.records import PairExample
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
-from self_rewarding_lm_pytorch.stages.forms import say_forms
+from self_rewarding_lm_pytorch.stages.items import PAIRS
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
-from self_rewarding_lm_pytorch.stages.sft import not_empty
 from self_rewarding_lm_pytorch.stages.training import check_stopper
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
 
@@ -39,22 +32,11 @@ class DPOStage(StageConfig):
     def check(self, env: Environment) -> None:
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
-        for source in (self.data, self.valid_data):
-            check_files(each_given_pair, source, env.policy, env.codec, base=env.base)
+        PAIRS.check(env, self.name, self.data, "data")
+        PAIRS.check(env, self.name, self.valid_data, "valid")
 
     def run(self, run: StageRun) -> StageOutcome:
-        pairs = _read(run, self.data, "data")
-        valid = _read(run, self.valid_data, "valid") if self.valid_data is not None else ()
+        pairs = PAIRS.of(run, self.data, "data")
+        valid = PAIRS.of(run, self.valid_data, "valid") if self.valid_data is not None else ()
         run.env.reporter.say(f"  {len(pairs):,} pairs")
         return train_on_pairs(run, pairs, self.train, valid=valid, early_stopper=self.early_stopper)
-
-
-def _read(run: StageRun, source: Any, name: str) -> Sequence[PairExample]:
-    """The source's pairs, read once per stage and kept with the run."""
-    path = run.folder / "items" / f"{name}.arrow"
-    if not is_there(path):
-        say_forms(run.env, source, "pairs")
-        write_pairs(path, each_given_pair(source, run.env.policy, run.env.codec, base=run.env.base))
-        for note in system_notes(run.env.codec):
-            run.env.reporter.say_once(note)
-    return not_empty(pairs_in(path), run.name, name)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr
 
-from self_rewarding_lm_pytorch.data.items import check_files, each_example
 from self_rewarding_lm_pytorch.data.lazy import Joined
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.answers_only import answers_only
@@ -23,13 +22,13 @@ from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, Stag
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
+from self_rewarding_lm_pytorch.stages.items import EXAMPLES
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.pair_items import pair_items
 from self_rewarding_lm_pytorch.stages.pairing import PairingSettings
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.prompts import kept_prompts, made_by, read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import CandidateSettings
-from self_rewarding_lm_pytorch.stages.sft import read_examples
 from self_rewarding_lm_pytorch.stages.temporal import TemporalPairs, TemporalSettings
 from self_rewarding_lm_pytorch.stages.training import check_stopper
 from self_rewarding_lm_pytorch.text import UNFINISHED, reasoning_of
@@ -60,7 +59,7 @@ class JudgedStage(StageConfig):
     def check(self, env: Environment) -> None:
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
-        check_files(each_example, self.replay, env.policy, env.codec, base=env.base)
+        EXAMPLES.check(env, self.name, self.replay, "replay")
         if made_by(self.prompts) not in (None, *env.checkpoints):
             return  # prompts that are yet to be written are looked at when the stage begins
         self.told_budgets(env, self.read_prompts(env))
@@ -138,7 +137,7 @@ class JudgedStage(StageConfig):
         )
 
     def read_replay(self, run: StageRun) -> Sequence[Example]:
-        return () if self.replay is None else read_examples(run, self.replay, "replay")
+        return () if self.replay is None else EXAMPLES.of(run, self.replay, "replay")
 
     def sampler(self, run: StageRun, budgets: Budgets) -> CandidateSampler:
         """Of the run's policy, whose candidates carry the run's name."""

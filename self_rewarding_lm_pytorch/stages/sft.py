@@ -4,26 +4,19 @@ writes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from self_rewarding_lm_pytorch.data.files import is_there
-from self_rewarding_lm_pytorch.data.item_file import examples_in, write_examples
-from self_rewarding_lm_pytorch.data.items import check_files, each_example
 from self_rewarding_lm_pytorch.data.lazy import Joined
-from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
-from self_rewarding_lm_pytorch.stages.forms import say_forms
+from self_rewarding_lm_pytorch.stages.items import EXAMPLES
 from self_rewarding_lm_pytorch.stages.judge_data import JudgeDataSettings
 from self_rewarding_lm_pytorch.stages.training import run_training, supervised_term
-from self_rewarding_lm_pytorch.text import Codec, judging_codec
+from self_rewarding_lm_pytorch.text import judging_codec
 from self_rewarding_lm_pytorch.training.loop import Hooks
 from self_rewarding_lm_pytorch.training.settings import TrainSettings
-
-Item = TypeVar("Item")
 
 
 class SupervisedSettings(TrainSettings):
@@ -64,13 +57,13 @@ class SFTStage(StageConfig):
 
     def check(self, env: Environment) -> None:
         super().check(env)
-        for source in (self.data, self.valid_data):
-            check_files(each_example, source, env.policy, env.codec, base=env.base)
+        EXAMPLES.check(env, self.name, self.data, "data")
+        EXAMPLES.check(env, self.name, self.valid_data, "valid")
         if self.judge_data is not None:
             self.judge_data.check(env, self.name)
 
     def run(self, run: StageRun) -> StageOutcome:
-        examples: Sequence[Example] = () if self.data is None else read_examples(run, self.data, "data")
+        examples: Sequence[Example] = () if self.data is None else EXAMPLES.of(run, self.data, "data")
         made = None
         if self.judge_data is not None:
             made = self.judge_data.make(run.env, run.name, run.folder, run.seed)
@@ -89,39 +82,15 @@ class SFTStage(StageConfig):
     def _as_judged(self, run: StageRun, rows: list[dict[str, Any]]) -> Sequence[Example]:
         """Judge examples as the judge is shown them: without the policy's system text."""
         codec = judging_codec(run.env.needed_codec(run.name))
-        return read_examples(run, rows, "judge-data", codec=codec)
+        return EXAMPLES.of(run, rows, "judge-data", codec=codec)
 
     def _train(self, run: StageRun, examples: Sequence[Example]) -> StageOutcome:
         hooks = Hooks()
         if self.valid_data is not None:
-            valid = read_examples(run, self.valid_data, "valid")
+            valid = EXAMPLES.of(run, self.valid_data, "valid")
             hooks.validation = supervised_term(run.env.policy, valid, self.train, name="valid")
         tokens = sum(example.num_targets for example in examples)
         run.env.reporter.say(f"  {len(examples):,} examples, {tokens:,} target tokens")
         return run_training(
             run, [supervised_term(run.env.policy, examples, self.train)], self.train, hooks=hooks
         )
-
-
-def not_empty(items: Sequence[Item], stage: str, name: str) -> Sequence[Item]:
-    """The items; DataError where there are none."""
-    if not len(items):
-        raise DataError(f"stage {stage!r}: {name} has no items, so there is nothing to train on; give some")
-    return items
-
-
-def read_examples(
-    run: StageRun, source: Any, name: str, *, codec: Codec | None = None, last_only: bool = False
-) -> Sequence[Example]:
-    """The source's items, read once per stage and kept with the run, on disk until they are used.
-
-    codec: default the run's. last_only: of a conversation only the last turn is a target.
-    """
-    path, codec = run.folder / "items" / f"{name}.arrow", codec or run.env.codec
-    if not is_there(path):
-        say_forms(run.env, source, "supervised")
-        env = run.env
-        write_examples(path, each_example(source, env.policy, codec, base=env.base, last_only=last_only))
-        for note in system_notes(codec):
-            run.env.reporter.say_once(note)
-    return not_empty(examples_in(path), run.name, name)

@@ -11,15 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from self_rewarding_lm_pytorch.data.items import check_files, each_example
 from self_rewarding_lm_pytorch.data.store import ShardStore
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.items import LAST_TURNS
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
-from self_rewarding_lm_pytorch.stages.sft import read_examples
 from self_rewarding_lm_pytorch.stages.spin_presets import (
     OpponentSettings,
     SPINTraining,
@@ -91,14 +90,14 @@ class SPINStage(StageConfig):
                 f"reference adapter_off is the model without its adapter, but of {self.num_iterations} "
                 "iterations the first trains that; take reference: stage_start, the opponent"
             )
-        for source in (self.data, self.valid_data):
-            check_files(each_example, source, env.policy, env.codec, base=env.base, last_only=True)
+        LAST_TURNS.check(env, self.name, self.data, "data")
+        LAST_TURNS.check(env, self.name, self.valid_data, "valid")
 
     def run(self, run: StageRun) -> StageOutcome:
         """num_pairs and yield count each pair once, where it is made; metrics' mixed_pairs its second use."""
-        examples = read_examples(run, self.data, "data", last_only=True)
+        examples = LAST_TURNS.of(run, self.data, "data")
         held = self.valid_data
-        valid = read_examples(run, held, "valid", last_only=True) if held is not None else []
+        valid = LAST_TURNS.of(run, held, "valid") if held is not None else []
         total = StageOutcome()
         mixed = 0
         for iteration in range(self.num_iterations):

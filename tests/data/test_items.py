@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from self_rewarding_lm_pytorch.data.items import (
-    check_files,
-    each_example,
     given_pairs,
     preference_examples,
     supervised_examples,
@@ -122,19 +120,6 @@ def test_stored_pairs_train_on_the_ids_that_were_sampled() -> None:
     assert shown(example.chosen) == ([1, 2, 3, 0], [False, False, True, True])
     assert shown(example.rejected) == ([1, 2], [False, False])
     assert example.margin == 2.5
-
-
-def test_files_are_read_through_before_training_and_memory_is_left_for_later(tmp_path: Path) -> None:
-    def untouched() -> Any:
-        raise AssertionError("an iterator can be read only once")
-        yield
-
-    check_files(each_example, untouched(), PLAIN, CODEC)
-    check_files(each_example, None, PLAIN, CODEC)
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"prompt": "a", "response": ""}))
-    with pytest.raises(DataError, match="empty response"):
-        check_files(each_example, "rows.jsonl", PLAIN, CODEC, base=tmp_path)
 
 
 @pytest.mark.parametrize(

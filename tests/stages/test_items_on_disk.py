@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from self_rewarding_lm_pytorch.data import readers
 from self_rewarding_lm_pytorch.data.item_file import ItemFile, pairs_in, write_pairs
 from self_rewarding_lm_pytorch.data.items import (
-    check_files,
     each_example,
     each_given_pair,
     preference_examples,
@@ -26,6 +26,7 @@ from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePair
 from self_rewarding_lm_pytorch.stages.base import StageRun
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
+from self_rewarding_lm_pytorch.stages.items import EXAMPLES
 from self_rewarding_lm_pytorch.stages.pair_items import pair_items
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.training.metrics import MetricsLog
@@ -169,6 +170,7 @@ def test_the_check_before_training_holds_no_items(tmp_path: Path, monkeypatch: p
             yield item
 
     monkeypatch.setattr(readers, "file_rows", told)
-    check_files(made, str(path), policy_for(plain()), byte_codec())
+    kind = replace(EXAMPLES, each=made)
+    kind.check(environment(policy_for(plain())), "seed", str(path), "data")
     assert events == ["read", "made"] * len(ITEMS)
     assert len(list(each_given_pair(PAIRS, policy_for(plain()), byte_codec()))) == len(PAIRS)
