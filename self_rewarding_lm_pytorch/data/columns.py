@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from self_rewarding_lm_pytorch.data.conversations import conversation_of, in_order, is_messages
@@ -106,6 +107,8 @@ def _pair_turns(row: Mapping[str, Any], roles: Roles, number: int) -> tuple[Conv
     where = f"pair {number}"
     sides = [row[roles.needed(name, number)] for name in ("chosen", "rejected")]
     if all(isinstance(side, str) and side for side in sides):
+        if not roles.has("prompt") and not roles.has("messages"):
+            _refuse_joined(sides, where)
         asked = _pair_prompt(row, roles, number, where)
         return asked, checked_text(sides[0], where), checked_text(sides[1], where)
     if not all(is_messages(side) for side in sides):
@@ -142,6 +145,17 @@ def _common_beginning(chosen: Conversation, rejected: Conversation, where: str) 
         f"{where}: chosen and rejected part at message {place} of {len(chosen)} and {len(rejected)}; they "
         "must be the same up to their last messages, which answer the same: mend the row, or take it out"
     )
+
+
+def _refuse_joined(sides: Sequence[str], where: str) -> None:
+    """DataError where both sides, which are all there is, begin with a prompt."""
+    alike = takewhile(lambda chars: chars[0] == chars[1], zip(*sides, strict=False))
+    if begin := "".join(char for char, _ in alike).strip():
+        raise DataError(
+            f"{where} has no prompt, and chosen and rejected both begin with {begin[:48]!r}: it seems that "
+            "the prompt stands in each of them, where it would be trained on as part of the answer. Split it "
+            "off: write prompt, chosen and rejected as columns, or both sides as lists of messages"
+        )
 
 
 def _pair_prompt(row: Mapping[str, Any], roles: Roles, number: int, where: str) -> Conversation:
