@@ -19,7 +19,6 @@ from self_rewarding_lm_pytorch.text import (
     as_asked,
     example_from_item,
     example_from_parts,
-    example_from_text,
     examples_from_conversation,
 )
 
@@ -156,7 +155,9 @@ def _given_sides(row: Any, number: int, policy: Policy, codec: Codec | None) -> 
         prompt, *responses = pair_of(row, number)
         known = _needed(codec)
         with _told(f"pair {number}"):
-            return [example_from_text(known, as_asked(prompt), response) for response in responses]
+            turns = as_asked(prompt)
+            head = known.prompt_ids(turns)  # once for both sides
+            return [example_from_parts(head, known.response_ids(turns, response)) for response in responses]
     if isinstance(row, tuple | list) and len(row) == 3:
         names = (f"pair {number}, preferred", f"pair {number}, unpreferred")
         return [
