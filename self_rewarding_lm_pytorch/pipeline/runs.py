@@ -35,7 +35,7 @@ from self_rewarding_lm_pytorch.plans.checks import check_plan, named_models
 from self_rewarding_lm_pytorch.plans.text import plan_text
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
-from self_rewarding_lm_pytorch.run_folder.faults import remove_unfinished, storage_error
+from self_rewarding_lm_pytorch.run_folder.faults import remove_unfinished, said_of, storage_error
 from self_rewarding_lm_pytorch.run_folder.lock import locked
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
 from self_rewarding_lm_pytorch.stages.checked_items import CheckedItems
@@ -118,7 +118,8 @@ def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked
     for name in folder.redo_missing(named_models(stages, folder)):
         reporter.warn(f"the checkpoint of stage {name} is gone; it is trained again, on what it had stored")
     env.checked = CheckedItems(checked, folder.begun())
-    check_plan(stages, env, folder, cards)
+    with said_of(folder.path):
+        check_plan(stages, env, folder, cards)
     facts["models"] |= loaded
     for name in ("data", "models"):  # of stages that are done, what they read stays noted
         facts[name] = {**folder.manifest.get(name, {}), **facts[name]}

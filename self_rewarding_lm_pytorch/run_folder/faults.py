@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from self_rewarding_lm_pytorch.errors import CheckpointError
@@ -31,6 +33,17 @@ def storage_error(error: BaseException, folder: Path) -> CheckpointError | None:
         "before is whole and kept, and nothing half-written stands under its final name. Make room or let it "
         "be written to, and the same command goes on from there"
     )
+
+
+@contextmanager
+def said_of(folder: Path) -> Iterator[None]:
+    """Raises that error instead."""
+    try:
+        yield
+    except Exception as error:
+        if (full := storage_error(error, folder)) is not None:
+            raise full from error
+        raise
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.files import is_there
-from self_rewarding_lm_pytorch.run_folder.faults import storage_error
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,9 @@ class CheckedItems:
             _remove(folder)
 
     def keep(self, stage: str, name: str, write: Callable[[Path], None]) -> None:
-        """Lets `write` make the file, unless the stage has its own.
-
-        Raises CheckpointError where the folder cannot be written to.
-        """
-        if stage in self.begun and is_there(items_file(self.begun[stage], name)):
-            return
-        try:
+        """Lets `write` make the file, unless the stage has its own."""
+        if stage not in self.begun or not is_there(items_file(self.begun[stage], name)):
             write(self._file(stage, name))
-        except Exception as error:
-            if (full := storage_error(error, self.folder.parent)) is not None:
-                raise full from error
-            raise
 
     def take(self, stage: str, name: str, path: Path) -> bool:
         """Moves the file to `path`; False where there is none."""

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from self_rewarding_lm_pytorch.callbacks import Callback
-from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
+from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.stages.checked_items import CheckedItems
@@ -154,17 +154,3 @@ def test_a_row_that_is_wrong_is_said_by_the_check(is_kept: bool, tmp_path: Path)
     with pytest.raises(DataError, match=r"rows\.jsonl"):
         PAIRS.check(env, "given", str(path), "data")
     assert not [file for file in place.rglob("*") if file.is_file()]
-
-
-def test_only_what_is_about_the_folder_is_said_to_be(tmp_path: Path) -> None:
-    def full(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    def missing(path: Path) -> None:
-        raise FileNotFoundError(2, "No such file or directory", "elsewhere")
-
-    kept = CheckedItems(tmp_path / "run" / ".checked.tmp", {})
-    with pytest.raises(CheckpointError, match="could not be written to"):
-        kept.keep("seed", "data", full)
-    with pytest.raises(FileNotFoundError):
-        kept.keep("seed", "data", missing)
