@@ -26,8 +26,10 @@ def test_lora_and_the_full_fine_tune_are_compared_from_one_start(
     assert all(0 <= value <= 1 for values in found["reward"].values() for value in values)
     held = {path.parts[-5]: path.name for path in runs.rglob("checkpoint/*.safetensors")}
     assert held.pop("shortened") == held.pop("full-5e-05-seed-0") == "model.safetensors"
-    assert len(held) == 3 and set(held.values()) == {"adapter_model.safetensors"}
-    arms = ("full-5e-05-seed-0", f"lora-r16-{found['rate']['lora']:g}-seed-0")
+    assert len(held) == 5 and set(held.values()) == {"adapter_model.safetensors"}
+    lora = next(name for name in held if name.endswith(f"{found['rate']['lora']:g}-seed-0"))
+    assert "lm_head" in lora
+    arms = ("full-5e-05-seed-0", lora)
     sampled = [
         [
             row
