@@ -37,7 +37,7 @@ def storage_error(error: BaseException, folder: Path) -> CheckpointError | None:
 
 @contextmanager
 def said_of(folder: Path) -> Iterator[None]:
-    """Raises that error instead."""
+    """An error inside that the folder causes is raised as `storage_error` puts it."""
     try:
         yield
     except Exception as error:
