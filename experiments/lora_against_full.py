@@ -11,7 +11,7 @@ standard error over the seeds.
 
     python experiments/lora_against_full.py --model FOLDER_OF_STORIES260K
 
-Finished runs are kept, so a second call goes on. About an hour on one core.
+Finished runs are kept, so a second call goes on. About 70 minutes on one core.
 """
 
 from __future__ import annotations
