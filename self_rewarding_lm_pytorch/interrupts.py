@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from self_rewarding_lm_pytorch import processes
+from self_rewarding_lm_pytorch.errors import ProcessError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _asked: list[int] = []  # signals that came since `deferred` began
@@ -40,6 +42,9 @@ def deferred() -> Iterator[None]:
     _is_deferring = True
     try:
         yield
+    except ProcessError:
+        before[signal.SIGTERM] = _ignored_once(before[signal.SIGTERM])
+        raise
     finally:
         _is_deferring = is_inner
         for number, handler in before.items():
@@ -58,6 +63,15 @@ def unit_done() -> None:
 def is_asked() -> bool:
     """Whether this process has been asked to end."""
     return bool(_asked) and _is_deferring
+
+
+def _ignored_once(then: Any) -> Callable[[int, FrameType | None], None]:
+    """A launcher ends the others as soon as one has died; what they have to say of it comes first."""
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, then)
+
+    return ignore
 
 
 def _ask(number: int, frame: FrameType | None) -> None:

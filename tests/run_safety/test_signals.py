@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from self_rewarding_lm_pytorch.cli.main import main
-from self_rewarding_lm_pytorch.interrupts import Interrupted
+from self_rewarding_lm_pytorch.errors import ProcessError
+from self_rewarding_lm_pytorch.interrupts import Interrupted, deferred
 from self_rewarding_lm_pytorch.pipeline import run
 from tests.conftest import ROOT
 from tests.run_safety.worlds import forked, srlm, write_plan
@@ -127,3 +128,23 @@ def test_a_run_asked_to_end_in_its_last_stage_after_training_is_finished(tmp_pat
 
     summary = run(plan(tmp_path / "run", "seed"), reporter=QUIET, after_stage=asked)
     assert summary["status"] == "completed", "there is nothing left to go on with"
+
+
+@needs_fork
+def test_the_launcher_that_ends_a_process_whose_peer_has_died_leaves_it_time_to_say_so(
+    tmp_path: Path,
+) -> None:
+    def ended() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            with deferred():
+                raise ProcessError("another process has ended")
+        except ProcessError as error:
+            os.kill(os.getpid(), signal.SIGTERM)
+            print(error)
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("still here")
+
+    code, out = forked(ended, tmp_path)
+    assert (code, out.strip()) == (-signal.SIGTERM, "another process has ended"), "the second signal ends it"
