@@ -150,7 +150,8 @@ def _common_beginning(chosen: Conversation, rejected: Conversation, where: str) 
 def _refuse_joined(sides: Sequence[str], where: str) -> None:
     """DataError where both sides, which are all there is, begin with a prompt."""
     alike = takewhile(lambda chars: chars[0] == chars[1], zip(*sides, strict=False))
-    if begin := "".join(char for char, _ in alike).strip():
+    begin = "".join(char for char, _ in alike).strip()
+    if len(begin) >= 10:  # two answers to one prompt begin with a word or two in common, too
         raise DataError(
             f"{where} has no prompt, and chosen and rejected both begin with {begin[:48]!r}: it seems that "
             "the prompt stands in each of them, where it would be trained on as part of the answer. Split it "

@@ -308,8 +308,8 @@ def test_what_cannot_be_trained_on_is_refused_by_its_number(row: Any, words: str
         ({"chosen": openai(TALK[2]), "rejected": openai(TALK[2])}, "none of them prompt or instruction"),
         ({"prompt": openai(*TALK), "chosen": "a", "rejected": "b"}, "its prompt must end with the user's"),
         ({"prompt": "a", "chosen": openai(TALK[2]), "rejected": "b"}, "none of the last two empty"),
-        ({"chosen": "Human: a", "rejected": "Human: b"}, "both begin with 'Human:'.*Split it off"),
-        ({"chosen": "a", "rejected": "b"}, "none of them prompt or instruction"),
+        ({"chosen": "Human: why? a", "rejected": "Human: why? b"}, "with 'Human: why\\?'.*Split it off"),
+        ({"chosen": "a cat", "rejected": "a dog"}, "none of them prompt or instruction"),
     ],
 )
 def test_pairs_that_do_not_answer_the_same_are_refused_by_their_number(row: Any, words: str) -> None:
