@@ -1,4 +1,4 @@
-"""The browsable list as JSON: visits to prompts, their candidates and votes, what became of each and why."""
+"""The browsable list as JSON, as long as the page has room for."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from typing import Any
 
 from markupsafe import Markup
 
-from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
-from self_rewarding_lm_pytorch.report.fates import UNDECIDED, Rule, fates, visit_words
+from self_rewarding_lm_pytorch.records import Vote
+from self_rewarding_lm_pytorch.report.judge_pairs import judge_pair_rows
 from self_rewarding_lm_pytorch.report.run_files import Stage
 from self_rewarding_lm_pytorch.report.visible import visible
+from self_rewarding_lm_pytorch.report.visits import Card, Visit, visits_of
 from self_rewarding_lm_pytorch.report.votes import distribution
 from self_rewarding_lm_pytorch.report.words import is_number
 
@@ -28,30 +28,6 @@ _OF_WORDS = 200  # characters of a reason
 _FEW, _SHARED = 200, 2.0
 
 
-@dataclass
-class Card:
-    """A candidate, or a given response."""
-
-    text: str
-    role: int  # 1 chosen, 2 rejected, 0 neither; +4 where it was cut off at its token limit
-    num_tokens: int | None
-    fate: str
-    writer: str = ""  # the model that wrote it, where several wrote this visit's
-    judgment: Judgment | None = None
-
-
-@dataclass
-class Visit:
-    """A row of the list: a prompt, its candidates, and what became of them."""
-
-    stage: int
-    place: tuple[int, int]  # prompt index, visit
-    prompt: str
-    outcome: str  # "pair", a reason, or UNDECIDED
-    why: str
-    cards: list[Card]
-
-
 def shorten(text: str, limit: int) -> str:
     """Head and tail (a judge's score comes last) where a text is longer than `limit` characters."""
     if len(text) <= limit:
@@ -60,60 +36,13 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[: limit - tail]} […{len(text) - limit:,} more…] {text[len(text) - tail :]}"
 
 
-def visits_of(number: int, stage: Stage) -> Iterator[Visit]:
-    """A stage's visits in the order of its prompts."""
-    rule = Rule.of(stage.plan)
-    pairs = {(pair.prompt_index, pair.visit): pair for pair in stage.pairs}
-    skipped = {(row["prompt_index"], row["visit"]): row for row in stage.skipped}
-    judged: dict[tuple[int, int], dict[int, Judgment]] = {}
-    for j in stage.judgments:
-        judged.setdefault((j.prompt_index, j.visit), {})[j.candidate_index] = j
-    asked = dict(stage.prompts) | {
-        index: str(row["prompt"]) for (index, _), row in skipped.items() if row.get("prompt")
-    }
-    asked |= {pair.prompt_index: pair.prompt for pair in stage.pairs}
-    sampled: dict[tuple[int, int], list[Candidate]] = {place: [] for place in [*pairs, *skipped]}
-    for candidate in stage.candidates:
-        sampled.setdefault((candidate.prompt_index, candidate.visit), []).append(candidate)
-    for place, candidates in sorted(sampled.items()):
-        pair, known = pairs.get(place), judged.get(place, {})
-        outcome = "pair" if pair else str(skipped.get(place, {}).get("reason", UNDECIDED))
-        cards = [*_given(pair, rule), *_sampled(pair, rule, candidates, known)]
-        num_votes = max((len(j.votes) for j in known.values()), default=0)
-        why = visit_words(rule, pair, outcome, len(candidates), num_votes)
-        yield Visit(number, place, asked.get(place[0], ""), outcome, why, cards)
-
-
-def _given(pair: PreferencePair | None, rule: Rule) -> Iterator[Card]:
-    """A pair's responses that are no candidates."""
-    if pair is None:
-        return
-    if pair.chosen_index < 0:
-        fate = "the data set's answer" if rule.kind == "spin" else "given as chosen"
-        yield Card(pair.chosen, 1, len(pair.chosen_ids), fate)
-    if pair.rejected_index < 0:
-        fate = "the opponent's answer" if rule.kind == "spin" else "given as rejected"
-        yield Card(pair.rejected, 2, len(pair.rejected_ids), fate)
-
-
-def _sampled(
-    pair: PreferencePair | None, rule: Rule, candidates: Sequence[Candidate], judged: dict[int, Judgment]
-) -> Iterator[Card]:
-    roles = {pair.chosen_index: 1, pair.rejected_index: 2} if pair else {}
-    candidates = sorted(candidates, key=lambda each: each.index)
-    is_mixed = len({each.policy for each in candidates}) > 1
-    for c, fate in zip(candidates, fates(rule, pair, candidates, judged), strict=True):
-        role = roles.get(c.index, 0) + 4 * (c.finish_reason == "length")
-        yield Card(c.text, role, len(c.ids), fate, c.policy if is_mixed else "", judged.get(c.index))
-
-
 def listing(stages: Sequence[Stage], most_bytes: int) -> dict[str, Any]:
     """The list's JSON with the longest texts that fit; a page too large even so shows every n-th visit.
 
     Where the whole texts do not fit as they are, the JSON is packed: deflated, then in base64.
     """
-    visits = [visit for number, stage in enumerate(stages) for visit in visits_of(number, stage)]
-    names, few = [stage.name for stage in stages], visits[:: max(1, len(visits) // _FEW)]
+    names, visits = _rows(stages)
+    few = visits[:: max(1, len(visits) // _FEW)]
 
     def is_near(cut: tuple[int, int], packed: bool) -> bool:
         size = _size(packing(packed)(encode(names, few, *cut))) * len(visits) / max(1, len(few))
@@ -127,6 +56,16 @@ def listing(stages: Sequence[Stage], most_bytes: int) -> dict[str, Any]:
             break
     shown = len(visits[::stride])
     return {"data": data, "shown": shown, "visits": len(visits), "cut": cut, "is_packed": packed}
+
+
+def _rows(stages: Sequence[Stage]) -> tuple[list[str], list[Visit]]:
+    """What the list is made of, and the names that its rows' numbers stand for."""
+    names, visits = list[str](), list[Visit]()
+    for stage in stages:
+        for name, rows_of in ((stage.name, visits_of), (f"{stage.name}: judge pairs", judge_pair_rows)):
+            visits += rows_of(len(names), stage)
+            names.append(name)
+    return names, visits
 
 
 def packing(packed: bool) -> Callable[[str], Markup]:

@@ -28,6 +28,8 @@ class Stage:
     skipped: list[dict[str, Any]]
     plan: Mapping[str, Any] = field(default_factory=dict)  # its settings, where they are known
     prompts: Mapping[int, str] = field(default_factory=dict)  # by index, those it began with
+    judge_pairs: list[PreferencePair] = field(default_factory=list)
+    comparisons: list[Judgment] = field(default_factory=list)  # of judgments, by the meta-judge
 
     @property
     def own_name(self) -> str:
@@ -99,7 +101,10 @@ class Run:
         ]
         candidates, judgments = self._records(folder, Candidate), self._records(folder, Judgment)
         pairs, prompts = self._records(folder, PreferencePair), self._prompts(folder)
-        return Stage(folder.name, candidates, judgments, pairs, skipped, plan, prompts)
+        stage = Stage(folder.name, candidates, judgments, pairs, skipped, plan, prompts)
+        stage.judge_pairs = self._records(folder / "judge_pairs", PreferencePair)
+        stage.comparisons = self._records(folder / "judge_pairs", Judgment)
+        return stage
 
     def _prompts(self, folder: Path) -> dict[int, str]:
         """The stage's own list, which it writes as it begins; conversations are as judges see them."""
