@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from self_rewarding_lm_pytorch.data import hub
+from self_rewarding_lm_pytorch.data.lines import PACKED
 from self_rewarding_lm_pytorch.data.readers import (
     Source,
     each_row,
@@ -18,7 +19,6 @@ from self_rewarding_lm_pytorch.data.readers import (
     resolved,
 )
 from self_rewarding_lm_pytorch.data.sources import DataSource, described
-from self_rewarding_lm_pytorch.data.text_files import PACKED
 from self_rewarding_lm_pytorch.errors import DataError
 
 _CHEAP = 2**25  # bytes of a text file that is read through to count its rows

@@ -1,7 +1,7 @@
 """What people bring, read into rows: JSON Lines, JSON, CSV, Parquet, plain text, the hub, or any sequence.
 
 Rows are read as they are asked for: of a file, or of a data set that `datasets` reads, no more than a batch
-is held. A .json list and Open Assistant's messages are held while they are read.
+is held. Open Assistant's messages are held while they are read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from self_rewarding_lm_pytorch.data import hub
+from self_rewarding_lm_pytorch.data.lines import unreadable
 from self_rewarding_lm_pytorch.data.sources import HUB, DataSource, described, is_text
-from self_rewarding_lm_pytorch.data.text_files import READ, ending_of, text_file_rows, unreadable
+from self_rewarding_lm_pytorch.data.text_files import READ, ending_of, text_file_rows
 from self_rewarding_lm_pytorch.errors import DataError
 
 Source = Any

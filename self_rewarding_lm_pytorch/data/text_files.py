@@ -1,22 +1,18 @@
-"""Rows of JSON, JSON Lines, CSV and plain text files, read line by line, with the place of what is wrong."""
+"""Rows of JSON, JSON Lines, CSV and plain text files, read one at a time, with the place of what is wrong."""
 
 from __future__ import annotations
 
 import csv
-import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from self_rewarding_lm_pytorch.data.json_values import json_file, json_value
+from self_rewarding_lm_pytorch.data.lines import PACKED, lines, unreadable
 from self_rewarding_lm_pytorch.errors import DataError
 
 READ = (".jsonl", ".json", ".csv", ".parquet", ".txt")
-PACKED = (".gz", ".bz2", ".xz")
-"""Behind one of `READ` that is text: unpacked while it is read."""
 _NOT_READ = (".zst", ".zip", ".tar", ".tgz", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Excel begins its files with one
 
 
 def ending_of(path: Path | str) -> str:
@@ -27,10 +23,7 @@ def ending_of(path: Path | str) -> str:
 
 
 def text_file_rows(path: Path) -> Iterator[Any]:
-    """By the file's ending; what is none of the others is JSON Lines. Raises DataError with the line.
-
-    A .json list is read whole, all others line by line.
-    """
+    """By the file's ending; what is none of the others is JSON Lines. Raises DataError with the line."""
     ending = ending_of(path)
     if ending in _NOT_READ or ending == ".parquet":  # which is packed inside
         raise DataError(
@@ -39,89 +32,20 @@ def text_file_rows(path: Path) -> Iterator[Any]:
         )
     try:
         if ending == ".json":
-            yield from _json_list(path)
+            yield from json_file(path)
         elif ending == ".csv":
             yield from _csv_rows(path)
         elif ending == ".txt":
-            yield from (line.rstrip("\r\n") for _, line in _lines(path) if line.strip())
+            yield from (line.rstrip("\r\n") for _, line in lines(path) if line.strip())
         else:
-            yield from (_parsed(line.rstrip("\r\n"), path, n) for n, line in _lines(path) if line.strip())
+            yield from (json_value(line.rstrip("\r\n"), path, n) for n, line in lines(path) if line.strip())
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked. Raises DataError where a packed file is none, or is cut off."""
-    import bz2
-    import gzip
-    import lzma
-
-    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    ending = path.suffix.lower()
-    if ending not in openers:
-        with path.open("rb") as file:
-            yield file
-        return
-    try:
-        with openers[ending](path, "rb") as file:
-            yield file
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise _broken(path, ending, error) from error
-    except OSError as error:  # bz2's own have no number
-        raise error if error.errno is not None else _broken(path, ending, error) from error
-
-
-def _broken(path: Path, ending: str, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be unpacked as {ending}: {error}. It may have been cut off, or be another kind of "
-        "file: copy or pack it again"
-    )
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file that the system does not let us read."""
-    return DataError(
-        f"{path} cannot be read: {error.strerror or error}; look at its permissions and its disk"
-    )
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line with its number, from 1, and its end."""
-    begins = 0
-    with _opened(path) as file:
-        for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                place = begins + len(raw) - len(line) + error.start
-                raise DataError(
-                    f"{path} is not UTF-8 text at byte {place}; save it as UTF-8. Line {number} holds "
-                    f"{line[max(0, error.start - 10) : error.end + 10]!r}"
-                ) from error
-            if "\0" in text:
-                raise DataError(
-                    f"{path}, line {number}, column {text.index(chr(0)) + 1}: a NUL byte, as files hold that "
-                    "were cut off while being written, or that are UTF-16; write it again, as UTF-8"
-                )
-            yield number, text
-            begins += len(raw)
-
-
-def _json_list(path: Path) -> list[Any]:
-    items = _parsed("".join(line for _, line in _lines(path)), path, 1)
-    if not isinstance(items, list):
-        raise DataError(
-            f"{path} holds one {type(items).__name__}; expected a JSON list of items (one item in each line "
-            "is a .jsonl file)"
-        )
-    return items
-
-
 def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(2**31 - 1)  # of a cell; Python's own is 128 KiB, and holds for the whole process
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in lines(path)), strict=True)
     try:
         header = next(reader, [])
         _check_header(header, path)
@@ -152,37 +76,3 @@ def _check_header(header: list[str], path: Path) -> None:
             f"{path} has one column, {header[0][:80]!r}: its cells are kept apart by {found!r}; save it with "
             "commas"
         )
-
-
-class _TwiceError(ValueError):
-    """A key of an object is given twice."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in names if names.count(name) > 1))
-    return made
-
-
-def _parsed(text: str, path: Path, line: int) -> Any:
-    where = str(path) if "\n" in text else f"{path}, line {line}"
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        wrong = text.split("\n")[error.lineno - 1]
-        start = max(0, min(error.colno - 40, len(wrong) - 60))
-        raise DataError(
-            f"{path}, line {line + error.lineno - 1}: not JSON ({error.msg} at column {error.colno}): "
-            f"{wrong[start : start + 60]!r}; mend that line or take it out"
-        ) from error
-    except _TwiceError as error:
-        raise DataError(
-            f"{where}: the key {str(error)!r} is given twice in one item, and only one of them "
-            f"could count; take one out of {text[:60]!r}"
-        ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, a thousand brackets
-        raise DataError(
-            f"{where}: not read as JSON ({error!s:.100}): {text[:60]!r}; mend that line or take it out"
-        ) from error

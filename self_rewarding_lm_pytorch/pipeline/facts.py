@@ -13,7 +13,7 @@ import yaml
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.config import Plan
-from self_rewarding_lm_pytorch.data.text_files import unreadable
+from self_rewarding_lm_pytorch.data.lines import unreadable
 from self_rewarding_lm_pytorch.models.adapters import base_of, is_adapter_folder
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.objects import is_reference

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from self_rewarding_lm_pytorch.data.text_files import unreadable
+from self_rewarding_lm_pytorch.data.lines import unreadable
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.stages.base import Settings
 from self_rewarding_lm_pytorch.text import Chat, Codec, FunctionCodec, HuggingFaceCodec, Reasoning

@@ -39,6 +39,11 @@ def write_lines(path: Path, opened: Callable[..., Any] = open) -> Path:
     return path
 
 
+def write_list(path: Path, indent: int | None = 2) -> Path:
+    path.write_text(json.dumps(list(big_rows()), indent=indent))
+    return path
+
+
 def write_table(path: Path) -> Path:
     """One row group, as careless writers make them, in pages of 128 rows."""
     pq.write_table(
@@ -68,6 +73,8 @@ def save(path: Path) -> Path:
 
 WAYS: dict[str, Callable[[Path], Any]] = {
     "JSON Lines": lambda folder: str(write_lines(folder / "a.jsonl")),
+    "a JSON list": lambda folder: write_list(folder / "a.json"),
+    "a JSON list in one line": lambda folder: write_list(folder / "a.json", indent=None),
     "packed JSON Lines": lambda folder: write_lines(folder / "a.jsonl.gz", gzip.open),
     "CSV": lambda folder: write_cells(folder / "a.csv"),
     "Parquet": lambda folder: write_table(folder / "a.parquet"),
