@@ -358,16 +358,12 @@ def test_the_resolved_plan_shows_every_default_and_reads_back_as_itself(sample: 
     first = shown["stages"][1]
     assert set(first) == set(kind.model_fields)
     for part in ("candidates", "judge", "pairing", "train"):
-        assert set(first[part]) == set(kind.model_fields[part].annotation.model_fields)
+        fields = kind.model_fields[part].annotation.model_fields
+        assert set(first[part]) == {name for name in fields if not callable(fields[name].default)}
     assert set(shown) == set(Plan.model_fields) - {"base"}
     assert first["pairing"]["unfinished"] == "keep"
     assert first["train"]["max_grad_norm"] == 1.0
-    for stage in shown["stages"][1:]:
-        del stage["pairing"]  # its functions have no text
-    again = yaml.safe_load(plan_text(load_plan(shown)))
-    for stage in again["stages"][1:]:
-        del stage["pairing"]
-    assert again == shown
+    assert yaml.safe_load(plan_text(load_plan(shown))) == shown
 
 
 def test_objects_are_shown_by_their_qualified_names_and_long_data_by_its_length() -> None:

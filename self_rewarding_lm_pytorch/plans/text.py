@@ -12,13 +12,15 @@ from pydantic import BaseModel
 
 
 def plan_text(plan: BaseModel) -> str:
-    """The resolved plan as YAML, every default visible; objects appear by their qualified names."""
+    """The resolved plan as YAML, which is a plan again: every default visible but functions, which only code
+    can give; objects appear by their qualified names."""
     return yaml.safe_dump(_shown(plan), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _shown(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        names = [n for n, f in type(value).model_fields.items() if not f.exclude]
+        fields = type(value).model_fields.items()
+        names = [n for n, f in fields if not (f.exclude or (callable(f.default) and _is_default(value, n)))]
         names.sort(key=lambda name: name not in ("name", "kind"))  # what it is comes first
         return {name: _shown(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
@@ -30,6 +32,10 @@ def _shown(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value.value if isinstance(value, Enum) else value
     return str(value) if isinstance(value, Path) else _qualified_name(value)
+
+
+def _is_default(settings: BaseModel, name: str) -> bool:
+    return getattr(settings, name) is type(settings).model_fields[name].default
 
 
 def _qualified_name(value: Any) -> str:
