@@ -107,7 +107,7 @@ def _made_in_python(plan: Plan, overrides: Sequence[str]) -> Plan:
     """A Plan's stages are configs already; equal names are allowed, for nothing addresses them by name."""
     if overrides:
         raise ConfigError(f"a Plan object takes no overrides ({', '.join(overrides)}); change the object")
-    problems: list[str] = []
+    problems = [] if plan.stages else ["stages: a plan needs a list of at least one stage"]
     plan.stages = [_stage(entry, number, problems) for number, entry in enumerate(plan.stages, 1)]
     if problems:
         raise ConfigError("the plan cannot be run:\n" + "\n".join(f"  - {line}" for line in problems))

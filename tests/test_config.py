@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
 import yaml
+from pydantic import BaseModel
 
 from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.errors import ConfigError
@@ -364,6 +365,31 @@ def test_the_resolved_plan_shows_every_default_and_reads_back_as_itself(sample: 
     assert first["pairing"]["unfinished"] == "keep"
     assert first["train"]["max_grad_norm"] == 1.0
     assert yaml.safe_load(plan_text(load_plan(shown))) == shown
+
+
+def test_a_class_of_ones_own_is_not_told_as_the_one_it_is_derived_from() -> None:
+    class Mine(SelfRewardStage):
+        threshold: float = 0.0
+
+    class Named(SelfRewardStage):
+        kind: Literal["named"] = "named"  # type: ignore[assignment]
+
+    stages = [Mine(prompts=["p"]), Named(prompts=["p"]), SelfRewardStage(prompts=["p"])]
+    shown = yaml.safe_load(plan_text(load_plan(Plan(model="m", stages=stages))))["stages"]
+    assert [stage["kind"] for stage in shown] == ["Mine", "named", "self_reward"]
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_a_part_that_is_given_in_part_keeps_the_stages_own_defaults(kind: str) -> None:
+    for name, field in STAGES[kind].model_fields.items():
+        if isinstance(field.default_factory, type) and issubclass(field.default_factory, BaseModel):
+            kinds = [field.annotation, *get_args(field.annotation)]
+            assert field.default_factory in kinds, f"{kind}.{name}: {{}} would have another class's defaults"
+
+
+def test_a_plan_object_needs_a_stage() -> None:
+    with pytest.raises(ConfigError, match="a list of at least one stage"):
+        load_plan(Plan(model="m", stages=[]))
 
 
 def test_objects_are_shown_by_their_qualified_names_and_long_data_by_its_length() -> None:

@@ -10,12 +10,12 @@ from self_rewarding_lm_pytorch.cli.output import echo
 
 def export(
     run_dir: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; default RUN_DIR/export.")] = None,
 ) -> None:
     """Write each stage's pairs (prompt/chosen/rejected, as TRL reads them) and judgments."""
     from self_rewarding_lm_pytorch.data.export import export_run
 
-    written = export_run(run_dir, out)
+    written = export_run(run_dir, out or run_dir / "export")
     if not written:
         echo(f"{run_dir} holds no pairs and no judgments yet, so nothing was written")
     for file in written:

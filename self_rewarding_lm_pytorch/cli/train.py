@@ -47,18 +47,24 @@ def train(
     from self_rewarding_lm_pytorch.cli.interrupted import interruptible
     from self_rewarding_lm_pytorch.cli.talk import reporter as made_reporter
     from self_rewarding_lm_pytorch.config import load_plan
+    from self_rewarding_lm_pytorch.errors import SelfRewardingError
     from self_rewarding_lm_pytorch.pipeline import run
     from self_rewarding_lm_pytorch.stages.report_cards import StopRun
 
     reporter = made_reporter(quiet=quiet, verbose=verbose, log_file=log_file, stderr=as_json)
+    loaded: Plan | None = None
     try:
         with stdout_kept(as_json), interruptible(stderr=as_json):
             loaded = load_plan(plan, overrides or [])
             summary = run(loaded, fresh=fresh, allow_changed=allow_changed, reporter=reporter)
     except StopRun:
         with processes.apart():
-            if processes.is_main():
+            if processes.is_main() and loaded is not None:
                 _show_stopped(loaded, reporter, as_json)
+        raise
+    except SelfRewardingError:
+        if processes.is_main() and loaded is not None and any((loaded.run / "stages").glob("*")):
+            reporter.say(f"page of what was done: {_page(loaded, reporter) or 'none'}")
         raise
     if not processes.is_main():
         return

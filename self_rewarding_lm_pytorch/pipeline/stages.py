@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from self_rewarding_lm_pytorch.alarms import Limit
 from self_rewarding_lm_pytorch.data.files import is_there, write_folder
 from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
 from self_rewarding_lm_pytorch.models.policy import Policy
@@ -70,7 +72,7 @@ def _train(stage: StageConfig, number: int, folder: RunFolder, env: Environment,
     folder.update_stage(number, state="running")
     metrics = MetricsLog(folder.path / "metrics.jsonl", place.name, around.trackers.line)
     metrics.begin()
-    watch = Watch(env.alarms, place, stage.kind, env.reporter)
+    watch = Watch(_watched(env), place, stage.kind, env.reporter)
     watch.begin()
     step_done = partial(around.callbacks.step_done, stage_info(folder, number))
     outcome = stage.run(StageRun(env, number, stage.name, place, metrics, watch, step_done))
@@ -91,6 +93,12 @@ def _train(stage: StageConfig, number: int, folder: RunFolder, env: Environment,
         folder.note_change([said])
     figures = _figures(stage, outcome, str(checkpoint.relative_to(folder.path)))
     folder.update_stage(number, state="trained", outcome=figures, files=files)
+
+
+def _watched(env: Environment) -> Mapping[str, Limit]:
+    """The alarms that can mean something: without an end of sequence every answer ends by length."""
+    can_end = env.given_generator is not None or (env.codec is not None and env.codec.eos_ids)
+    return env.alarms if can_end else {kind: env.alarms[kind] for kind in env.alarms if kind != "never_ends"}
 
 
 def _save(policy: Policy, folder: Path) -> None:

@@ -100,7 +100,7 @@ class PairingRule:
             elif self.needs_end and candidate.finish_reason != "eos":
                 causes["unfinished"] += 1
             elif not bool(self.is_valid_reward(judgment.score)):
-                causes["reward refused by is_valid_reward"] += 1
+                causes[_refused(self.is_valid_reward)] += 1
         cause = f" ({causes.most_common(1)[0][0]})" if causes else ""
         return f"fewer than two usable candidates{cause}"
 
@@ -121,6 +121,11 @@ class PairingRule:
                 f"indices run from 0 to {count - 1}"
             )
         return best, worst
+
+
+def _refused(is_valid_reward: Callable[..., Any]) -> str:
+    default = ", which by default takes 0 and more" if is_valid_reward is is_not_negative else ""
+    return f"reward refused by is_valid_reward{default}"
 
 
 def _why_unscored(judgment: Judgment) -> str:

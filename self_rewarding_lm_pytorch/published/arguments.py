@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.utils.data import ConcatDataset, Dataset
 
 from self_rewarding_lm_pytorch.data.readers import read_rows
@@ -24,6 +26,20 @@ def checked(where: str, given: Mapping[str, Any], known: Iterable[str]) -> dict[
         if key not in known:
             raise ConfigError(unknown_name(f"key of {where}", key, known))
     return dict(given)
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """What pydantic finds wrong inside is a ConfigError that names the value and whose setting it is."""
+    try:
+        yield
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, each['loc'])) or 'settings'}={each['input']!r:.80}: "
+            + each["msg"].removeprefix("Value error, ")
+            for each in error.errors()
+        ]
+        raise ConfigError(f"{where} cannot be used: {'; '.join(problems)}") from error
 
 
 def checked_arguments(

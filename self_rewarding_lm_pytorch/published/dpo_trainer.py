@@ -19,6 +19,7 @@ from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.published.arguments import (
     accelerate_arguments,
     beta_of,
+    told,
     training_settings,
     with_padding,
 )
@@ -111,7 +112,8 @@ class DPOTrainer:
             "early_stop_kwargs": dict(early_stopper_kwargs or {}),
             "dropout": dropout,
         }
-        self._settings = PairTraining.model_validate(settings)
+        with told("DPOTrainer"):
+            self._settings = PairTraining.model_validate(settings)
 
     def __call__(self) -> dict[str, float]:
         """Trains the model in place; returns the last metrics."""

@@ -18,6 +18,7 @@ from self_rewarding_lm_pytorch.published.arguments import (
     accelerate_arguments,
     checked_arguments,
     one_dataset,
+    told,
     with_padding,
 )
 from self_rewarding_lm_pytorch.published.configs import FinetuneConfig, SelfPlayConfig, SFTConfig
@@ -63,7 +64,7 @@ class SelfRewardingTrainer:
             arguments = checked_arguments("finetune_configs", finetune_configs, create_default_paper_config)
             finetune_configs = create_default_paper_config(**arguments)
         self.model = model
-        self.finetune_configs = list(finetune_configs)
+        self.finetune_configs = _listed(finetune_configs)
         self.checkpoints_folder = Path(checkpoints_folder)
         self.reward_configs = _named(self_reward_prompt_config)
         self.pad_id = pad_id
@@ -132,6 +133,15 @@ def _named(config: RewardConfig | Mapping[str, RewardConfig] | None) -> dict[str
     return dict(config)
 
 
+def _listed(configs: Any) -> list[Any]:
+    if isinstance(configs, Sequence) and configs and not isinstance(configs, str):
+        return list(configs)
+    given = "is empty" if isinstance(configs, Sequence) else f"is one {type(configs).__name__}"
+    raise ConfigError(
+        f"finetune_configs {given}; give a list of at least one config, such as [SFTConfig(...)]"
+    )
+
+
 def _stage(config: Any, rewards: Mapping[str, RewardConfig], pad_id: int) -> StageConfig:
     if isinstance(config, StageConfig):
         return config
@@ -142,5 +152,6 @@ def _stage(config: Any, rewards: Mapping[str, RewardConfig], pad_id: int) -> Sta
             valid_dataset=with_padding(one_dataset(config.valid_dataset), pad_id),
         )
     if isinstance(config, FinetuneConfig):
-        return config.stage(rewards)
+        with told(type(config).__name__):
+            return config.stage(rewards)
     raise ConfigError(f"finetune_configs holds {type(config).__name__}; expected configs such as SFTConfig")

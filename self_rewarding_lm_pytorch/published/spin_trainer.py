@@ -14,7 +14,12 @@ from self_rewarding_lm_pytorch.generation.filters import FilterFn, top_p
 from self_rewarding_lm_pytorch.models.checkpoints import load_checkpoint
 from self_rewarding_lm_pytorch.models.load import policy_for
 from self_rewarding_lm_pytorch.pipeline import Summary, run
-from self_rewarding_lm_pytorch.published.arguments import accelerate_arguments, one_dataset, with_padding
+from self_rewarding_lm_pytorch.published.arguments import (
+    accelerate_arguments,
+    one_dataset,
+    told,
+    with_padding,
+)
 from self_rewarding_lm_pytorch.published.configs import SelfPlayConfig
 from self_rewarding_lm_pytorch.published.modules import SPIN
 from self_rewarding_lm_pytorch.published.self_rewarding import refuse_finished, save_stage_file
@@ -93,12 +98,14 @@ class SPINTrainer:
             },
         )
         vocab_size = policy_for(self.model).vocab_size
+        with told("SPINTrainer"):
+            stage = config.stage({})
         self._plan = Plan(
             model=self.model,
             tokenizer=_IdsOnly(eos_id, vocab_size),
             run=self.checkpoint_folder,
             accelerate=accelerate_arguments("SPINTrainer", accelerate_kwargs),
-            stages=[config.stage({})],
+            stages=[stage],
         )
         self._accelerator = accelerator
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, model_validator
 
@@ -239,6 +239,13 @@ class StageConfig(Settings):
     def _training_keys(cls, values: Any) -> Any:
         """Training settings may stand beside the stage's own: `learning_rate: 1e-6` for `train: {...}`."""
         return cls.with_training_keys_moved(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _own_kind(self) -> Self:
+        """A class derived from one of ours is not called by its parent's kind."""
+        if "kind" not in type(self).__annotations__:
+            self.kind = type(self).__name__
+        return self
 
     @classmethod
     def training_keys(cls, values: Mapping[str, Any]) -> list[str]:

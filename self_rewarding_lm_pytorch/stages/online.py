@@ -49,7 +49,7 @@ class OnlineStage(ExternallyJudgedStage):
     kind: Literal["online"] = "online"
     sample_every: Annotated[int, Field(ge=1)] = 1  # optimizer steps on pairs of one policy
     judge: JudgeSettings | None = None
-    candidates: CandidateSettings = Field(default_factory=OnlineCandidates)
+    candidates: OnlineCandidates = Field(default_factory=OnlineCandidates)
 
     def check(self, env: Environment) -> None:
         super().check(env)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from self_rewarding_lm_pytorch.errors import DataError
+from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.records import Conversation
 from self_rewarding_lm_pytorch.text.chat import Chat
 from self_rewarding_lm_pytorch.text.conversations import plain_text
@@ -26,7 +28,8 @@ class FunctionCodec(Rendering):
     vocab_size: ids at or over it are an error, so that they cannot crash the embedding later.
     chat: how prompts are put into chat; without its template a prompt is one user's text, or a system's and
         a user's.
-    A function that fails, or gives something else, is a DataError with what it was given.
+    A function that fails, or gives something else, is a DataError with what it was given; an eos_id that no
+    token can have is a ConfigError.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class FunctionCodec(Rendering):
         self._encode = encode
         self._decode = decode
         self._vocab_size = vocab_size
-        self.eos_ids: tuple[int, ...] = () if eos_id is None else (eos_id,)
+        self.eos_ids = () if eos_id is None else (_checked_end(eos_id, vocab_size),)
         self.chat = chat or Chat()
         self.has_chat_template = self.chat.template is not None
 
@@ -113,3 +116,16 @@ class FunctionCodec(Rendering):
     def _compiled(self) -> Any:
         assert self.chat.template is not None
         return compiled(TEMPLATES.get(self.chat.template, self.chat.template))
+
+
+def _checked_end(eos_id: Any, vocab_size: int | None) -> int:
+    size = math.inf if vocab_size is None else vocab_size
+    try:
+        if not isinstance(eos_id, bool) and 0 <= (place := operator.index(eos_id)) < size:
+            return place
+    except TypeError:
+        pass
+    raise ConfigError(
+        f"eos_id is {eos_id!r:.60}, which no token of the model has, so no response would ever end; give the "
+        f"id of its end of sequence, a whole number from 0 to {size - 1}, or leave it out where it has none"
+    )

@@ -172,6 +172,8 @@ def test_train_runs_a_plan_then_shows_its_table_again_then_reports_and_exports(
     assert len(pairs) == 2
     assert {"prompt", "chosen", "rejected"} <= set(pairs[0])
     assert re.search(r"2 rows +out/02-first-pairs\.jsonl", out)
+    assert srlm("export", "runs/tiny")[0] == 0
+    assert (world / "runs/tiny/export/02-first-pairs.jsonl").is_file(), "beside the run, not among another's"
 
 
 def test_quiet_leaves_only_the_closing_table_and_fresh_begins_anew(world: Path, srlm: Command) -> None:
@@ -230,6 +232,7 @@ def test_a_reward_function_that_fails_is_named_with_what_it_was_given(world: Pat
     assert "reward function length failed on a batch of" in err
     assert "division by zero" in err
     assert json.loads((world / "runs/tiny/summary.json").read_text())["status"] == "failed"
+    assert "seed" in (world / "runs/tiny/report.html").read_text(), "the page shows what was done before"
 
 
 def test_export_of_a_run_without_pairs_says_so(world: Path, srlm: Command) -> None:

@@ -70,6 +70,9 @@ def test_equal_scores_are_a_tie(scores: tuple[float | None, ...]) -> None:
     assert reason(outcome(*scores)) == "tie"
 
 
+NEGATIVE = "reward refused by is_valid_reward, which by default takes 0 and more"
+
+
 @pytest.mark.parametrize(
     ("scores", "cause"),
     [
@@ -77,8 +80,8 @@ def test_equal_scores_are_a_tie(scores: tuple[float | None, ...]) -> None:
         ((5.0, None), " (no score)"),
         ((), ""),
         ((4.0,), ""),
-        ((math.nan, 3.0), " (reward refused by is_valid_reward)"),
-        ((-1.0, 3.0), " (reward refused by is_valid_reward)"),
+        ((math.nan, 3.0), f" ({NEGATIVE})"),
+        ((-1.0, 3.0), f" ({NEGATIVE})"),
         ((None, None, math.nan, 0.0), " (no score)"),
     ],
 )

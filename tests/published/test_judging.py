@@ -165,7 +165,7 @@ def test_dropped_votes_leave_nothing_and_the_error_says_so(tmp_path: Path) -> No
 
 
 def test_unparsed_takes_no_other_word(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unparsed(?s:.*)'drop' or 'force'"):
+    with pytest.raises(ConfigError, match=r"SelfRewardDPOConfig.*unparsed='skip'.*'drop' or 'force'"):
         trainer(tiny(), [self_reward(unparsed="skip")], tmp_path)
 
 

@@ -439,3 +439,40 @@ def test_an_empty_prompt_set_is_an_error_before_any_training(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="prompt set is empty"):
         run(model, [sft(), external(prompt_dataset=[])], tmp_path)
     assert torch.equal(weights(model), weights(tiny()))
+
+
+@pytest.mark.parametrize(
+    ("configs", "words"), [([], "is empty; give a list"), (sft(), r"is one SFTConfig; .* as \[SFTConfig")]
+)
+def test_configs_come_as_a_list_of_at_least_one(configs: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        trainer(tiny(), configs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (lambda: external(gen_temperature=-1), r"ExternalRewardDPOConfig .*candidates\.temperature=-1"),
+        (lambda: external(num_candidate_responses=1), r"candidates\.num=1"),
+        (lambda: sft(dropout=2.0), r"SFTConfig .*dropout=2\.0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_config(config: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        trainer(tiny(), [config()], tmp_path)
+
+
+@pytest.mark.parametrize("eos_id", [-1, 10_000, "a", 3.5, True])
+def test_an_end_of_sequence_that_no_token_can_be_is_refused(eos_id: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"eos_id is {eos_id!r}, which no token of the model has"):
+        trainer(tiny(), [sft()], tmp_path, eos_id=eos_id)
+
+
+def test_a_model_without_an_end_of_sequence_is_not_blamed_for_never_ending(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = external(num_generated_preference_pairs=16, num_candidate_responses=4)
+    for name, eos_id in (("without", None), ("with", 255)):
+        trainer(tiny(), [many], tmp_path / name, eos_id=eos_id)()
+    said = [(tmp_path / name / "alarms.jsonl").is_file() for name in ("without", "with")]
+    assert said == [False, True]

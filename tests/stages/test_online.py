@@ -91,6 +91,7 @@ def test_the_papers_three_losses_raise_the_reward_they_are_judged_by(
 ) -> None:
     """The reward counts some characters; after training the policy writes more of them."""
     settings = {"num_steps": 40, "batch_size": 6, "learning_rate": 3e-2, "loss": loss, "sample_every": 2}
+    settings["candidates"] = {"num": 4, "temperature": 1.0, "max_new_tokens": 6}
     online(tmp_path, **settings, beta=beta, reward="tests.stages.test_online:signs")
     worth = [row["chosen_score"] + row["rejected_score"] for row in pairs(tmp_path)]
     assert sum(worth[-60:]) > 1.5 * sum(worth[:60])
