@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from self_rewarding_lm_pytorch.data.readers import is_in_files
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
@@ -28,14 +28,23 @@ from self_rewarding_lm_pytorch.stages.tracker_settings import Trackers
 from self_rewarding_lm_pytorch.training.device import Device
 
 
+def _object(tokenizer: Any) -> Any:
+    if isinstance(tokenizer, str | Path):
+        raise ValueError(
+            "a plan's model brings its own tokenizer; save the one you want into the model's folder "
+            "(save_pretrained), or give it from Python"
+        )
+    return tokenizer
+
+
 class Plan(Settings):
     """A whole run: a model, where everything goes, and the stages in order."""
 
     model: Any  # hub name, folder, module:factory; from Python also an nn.Module
-    tokenizer: Any = None  # from Python: a codec, or a Hugging Face tokenizer
+    tokenizer: Annotated[Any, AfterValidator(_object)] = None  # from Python: a codec or a tokenizer
     chat: ChatSettings | None = None  # how prompts are put into chat: system text, template, reasoning
     seed: int = 0
-    run: Path = Path("runs/run")
+    run: Annotated[Path, AfterValidator(Path.expanduser)] = Path("runs/run")
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the weights; auto: as they were saved
     trust_remote_code: bool = False  # whether code that the model's folder or hub name brings is run
     device: Device = "auto"  # auto, cpu, cuda, cuda:N or mps: of the model, and of judges and reward models

@@ -191,6 +191,7 @@ def _is_described_place(source: Any) -> bool:
 
 def resolved(path: Path, base: Path | None) -> Path:
     """A path as it stands beside the plan, or in the working directory. Raises DataError where it is not."""
+    path = path.expanduser()
     beside = base / path if base is not None else path
     found = beside if beside.exists() else path
     if found.is_dir() and not hub.is_saved(found):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from self_rewarding_lm_pytorch.errors import DataError
 
 READ = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 _NOT_READ = (".zst", ".zip", ".tar", ".tgz", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy")
+
+
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
 
 
 def ending_of(path: Path | str) -> str:
@@ -57,12 +63,26 @@ def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
                     f"cell is {row[0][:60]!r}"
                 )
             if row:
-                yield dict(zip(header, row, strict=True))
+                yield dict(zip(header, map(_cell, row), strict=True))
     except csv.Error as error:
         raise DataError(
             f"{path}, line {reader.line_num}: not CSV ({error}); a text in double quotes needs both of them, "
             "and each of its own written twice"
         ) from error
+
+
+def _cell(text: str) -> Any:
+    """A cell's text; or the messages that it holds, written as JSON or as Python writes a list."""
+    if _MESSAGES.match(text) is None:
+        return text
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and all(isinstance(part, dict) for part in found):
+            return found
+    return text
 
 
 def _check_header(header: list[str], path: Path) -> None:

@@ -53,8 +53,11 @@ def pairs(judgments: str, rule: Rule, out: Path, *, limit: int | None = None) ->
     and both scores in each row, written anew. Raises DataError where no pair comes out, with the counts.
     """
     check_ending(out)
-    if out.exists() and out.resolve() == Path(judgments).resolve():
-        raise ConfigError(f"--out {out} is what is read, and would be written over; name another file")
+    if out.exists():
+        what = "what is read" if out.resolve() == Path(judgments).resolve() else "there already"
+        raise ConfigError(
+            f"--out {out} is {what}, and would be written over; name another file, or remove it"
+        )
     answers = read_answers(judgments, limit)
     if isinstance(rule, PairingRule) and rule.needs_end:
         _check_endings(judgments, answers)

@@ -35,6 +35,7 @@ from self_rewarding_lm_pytorch.plans.checks import check_plan, named_models
 from self_rewarding_lm_pytorch.plans.text import plan_text
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
+from self_rewarding_lm_pytorch.run_folder.contents import refuse_plan_inside
 from self_rewarding_lm_pytorch.run_folder.faults import remove_unfinished, said_of, storage_error
 from self_rewarding_lm_pytorch.run_folder.lock import locked
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig
@@ -91,6 +92,7 @@ def run(
     use, damaged or full, interrupts.Interrupted after Ctrl-C or SIGTERM, once what was under way is stored.
     """
     plan = load_plan(plan, overrides)
+    refuse_plan_inside(plan.run, plan.base)
     asked = _Asked(fresh, allow_changed, evaluate, after_stage, Callbacks(callbacks))
     check_trackers(plan.trackers)
     if accelerator is None:

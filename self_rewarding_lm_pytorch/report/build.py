@@ -28,6 +28,13 @@ from self_rewarding_lm_pytorch.report.lengths import lengths_of
 from self_rewarding_lm_pytorch.report.listing import listing, shorten
 from self_rewarding_lm_pytorch.report.run_files import Run, Stage
 from self_rewarding_lm_pytorch.report.spreads import spreads
+from self_rewarding_lm_pytorch.report.stage_rows import (
+    dicts,
+    evaluation_rows,
+    is_given,
+    num_given,
+    stage_rows,
+)
 from self_rewarding_lm_pytorch.report.story import story
 from self_rewarding_lm_pytorch.report.visible import visible
 
@@ -62,9 +69,9 @@ def build_report(run_folder: Path) -> Path:
 
 def context(run: Run, stages: Sequence[Stage]) -> dict[str, Any]:
     """All that the template shows but the list."""
-    summary, metrics = run.json("summary.json"), list(run.metrics())
-    rows, cards = dicts(summary.get("evaluation")), dicts(summary.get("judge"))
-    told, by_stage = [*dicts(summary.get("stages")), *unfinished(summary, stages)], lengths_of(stages)
+    summary, manifest, metrics = run.json("summary.json"), run.json("manifest.json"), list(run.metrics())
+    rows, cards = evaluation_rows(summary, manifest), dicts(summary.get("judge"))
+    told, by_stage = stage_rows(summary, manifest, stages), lengths_of(stages)
     by_judge = scores_of(stages)
     scores = by_judge[-1] if by_judge else {}
     samples = samples_of(run)
@@ -80,6 +87,7 @@ def context(run: Run, stages: Sequence[Stage]) -> dict[str, Any]:
         "judge": cards_of(summary),
         "models": rows,
         "stages": told,
+        "num_finished": sum(not row.get("is_open") for row in told),
         "curves": curves,
         "max_points": charts.points_for(curves),
         "scores": [each for scores in by_judge for each in spreads(scores, "score", "judgments")],
@@ -89,6 +97,8 @@ def context(run: Run, stages: Sequence[Stage]) -> dict[str, Any]:
         "samples": samples,
         "prompts": prompts_of(samples),
         "num_pairs": sum(len(stage.pairs) for stage in stages),
+        "num_given": num_given(told, stages),
+        "has_given": any(map(is_given, told)),
         "plan": run.text("plan.yaml")[:PLAN_LENGTH],
         "problems": run.problems,
         **parts(),
@@ -119,25 +129,6 @@ def joined(files: Sequence[str]) -> Markup:
 def digest(text: str) -> str:
     """What a content security policy calls a text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; what is something else is as absent as what is missing."""
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def unfinished(summary: Mapping[str, Any], stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Rows for the stages that have a folder and are not in the summary yet."""
-    names = {row.get("name") for row in dicts(summary.get("stages"))}
-    return [  # a folder is called NN-NAME, and a summary may say either
-        {"name": stage.name, "kind": _open_kind(stage), "num_pairs": len(stage.pairs)}
-        for stage in stages
-        if not names & {stage.name, stage.own_name}
-    ]
-
-
-def _open_kind(stage: Stage) -> str:
-    return ", ".join(filter(None, (str(stage.plan.get("kind") or ""), "not finished")))
 
 
 def times_of(metrics: Sequence[Mapping[str, Any]]) -> list[datetime]:

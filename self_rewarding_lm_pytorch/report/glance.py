@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 
 from self_rewarding_lm_pytorch.evaluation.card_text import KEY_METRICS, METRICS
-from self_rewarding_lm_pytorch.report.lengths import Lengths
+from self_rewarding_lm_pytorch.report.lengths import COLUMN, Lengths, course_of
+from self_rewarding_lm_pytorch.report.stage_rows import kind_of
 from self_rewarding_lm_pytorch.report.words import duration, is_number, is_share, number, percent, show, title
 
 MOST_BARS = 6
 PARTS = ("generate", "judge", "train")
 """What a stage's time is spent on."""
 
+_GIVEN = {"dpo": " given", "spin": " SPIN"}  # kinds whose pairs, or their chosen sides, come with the data
 _BEST_FIRST = ("true_score_perfect", "true_score_mean")
 _ASIDE = ("tokens", "length", "seconds", "num", "count", "previous")  # in names of what is no quality
 
@@ -109,41 +111,51 @@ def judge_metric(cards: Sequence[Row]) -> str | None:
 
 def lengths(rows: Sequence[Row], by_stage: Sequence[Lengths]) -> Tile | None:
     """Tokens per answer, of the evaluated models or else of the stages' samples."""
-    column = "mean_response_tokens"
-    given: Sequence[Row] = [row for row in rows if is_number(row.get(column))]
-    if not given:
-        given = [{"model": s.stage, column: s.mean or s.chosen} for s in by_stage if s.mean or s.chosen]
-    if not given:
+    course = course_of(rows, by_stage)
+    if not course.rows:
         return None
-    tile = _course(given, column, "Tokens per answer", "lengths", lambda value: f"{value:.1f}", 0.0)
+    tile = _course(course.rows, COLUMN, "Tokens per answer", "lengths", lambda value: f"{value:.1f}", 0.0)
     ends = [stage.ended for stage in by_stage if stage.ended is not None]
-    return replace(tile, note=f"{_both(ends, percent)} of the samples ended by themselves" if ends else "")
+    notes = [f"{_both(ends, percent)} of the samples ended by themselves"] if ends else []
+    if course.is_by_budgets:
+        tile = replace(tile, before="")
+        notes.append("the stages' token limits differ and cut most answers: no change of the model")
+    return replace(tile, note="; ".join(notes))
 
 
 def yields(stages: Sequence[Row]) -> Tile | None:
-    """Of the visits to prompts, those that gave a pair."""
-    bars, pairs, lost = list[Bar](), 0, dict[str, int]()
+    """Of the visits to prompts, those that gave a pair; given and SPIN pairs are shown, but not counted."""
+    bars, lost = list[Bar](), dict[str, int]()
+    num_asked, num_others, is_asked = 0, 0, False
     for row in stages:
         y = counts_of(row)
-        num = int(y.get("pairs") or number(row.get("num_pairs")) or 0)
-        if not num and not y.get("visits"):
+        num, visits = int(y.get("pairs") or number(row.get("num_pairs")) or 0), int(y.get("visits") or 0)
+        if not num and not visits:
             continue
-        pairs += num
-        of = int(y.get("visits") or num)
-        value = f"{num:,} of {of:,}" if y.get("visits") else f"{num:,} given"
-        bars.append(Bar(str(row.get("name", "?")), value, (min(1.0, num / of),)))
+        if visits and kind_of(row) not in _GIVEN:
+            num_asked, is_asked = num_asked + num, True
+            value, share = f"{num:,} of {visits:,}", min(1.0, num / visits)
+        else:
+            num_others += num
+            value, share = f"{num:,}{_GIVEN.get(kind_of(row), '')}", 1.0
+        bars.append(Bar(str(row.get("name", "?")), value, (share,)))
         for reason, count in y.get("skipped", {}).items():
             lost[reason] = lost.get(reason, 0) + count
     if not bars:
         return None
+    heading, num = ("Pairs from prompts", num_asked) if is_asked else ("Pairs", num_others)
+    return Tile(heading, "stages", f"{num:,}", note=_lost_most(lost), bars=few(bars))
+
+
+def _lost_most(lost: Mapping[str, int]) -> str:
     worst = max(lost, key=lambda reason: lost[reason], default="")
-    note = f"Most visits without a pair: {worst} ({lost[worst]:,})" if worst else ""
-    return Tile("Pairs from prompts", "stages", f"{pairs:,}", note=note, bars=few(bars))
+    return f"Most visits without a pair: {worst} ({lost[worst]:,})" if worst else ""
 
 
 def time_spent(stages: Sequence[Row]) -> Tile | None:
-    """Seconds of writing, judging and training."""
-    spent = [(str(row.get("name", "?")), tuple(seconds_of(row))) for row in stages]
+    """Seconds of writing, judging and training, of the stages whose seconds are known."""
+    timed = [row for row in stages if any(is_number(row.get(f"{part}_seconds")) for part in PARTS)]
+    spent = [(str(row.get("name", "?")), tuple(seconds_of(row))) for row in timed]
     whole = sum(sum(each) for _, each in spent)
     if not whole:
         return None

@@ -6,21 +6,22 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
 from markupsafe import Markup
 
-from self_rewarding_lm_pytorch.records import Vote
+from self_rewarding_lm_pytorch.records import Judgment, Vote
 from self_rewarding_lm_pytorch.report.judge_pairs import judge_pair_rows
 from self_rewarding_lm_pytorch.report.run_files import Stage
 from self_rewarding_lm_pytorch.report.visible import visible
 from self_rewarding_lm_pytorch.report.visits import Card, Visit, visits_of
-from self_rewarding_lm_pytorch.report.votes import distribution
+from self_rewarding_lm_pytorch.report.votes import comparison, distribution, is_compared, reason
 from self_rewarding_lm_pytorch.report.words import is_number
 
-# Characters of a response and of a vote (its score always stays), tried in this order; the last for a sample.
+# Characters of a prompt or response, and of a vote (its score always stays), tried in this order; the
+# last for a sample.
 CUTS = ((600, 600), (600, 300), (400, 160), (240, 90), (140, 50), (120, 24), (140, 0), (80, 0))
 SPARSE = (400, 160)
 _OF_WORDS = 200  # characters of a reason
@@ -104,9 +105,13 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
 
     def vote(v: Vote) -> list[Any]:
         row = [place(v.text or distribution(v), vote_limit), score(v.score)]
-        return row if v.status == "parsed" else [*row, v.status[0], place(v.reason)]
+        return row if v.status == "parsed" else [*row, v.status[0], place(reason(v))]
 
-    def card(c: Card) -> list[Any]:
+    def compared(v: Vote, numbers: Mapping[int, int]) -> list[Any]:
+        row = [place(comparison(v, numbers)), score(v.score)]  # however it was read, that is no fault
+        return row if v.score is not None else [*row, v.status[0], place(reason(v))]
+
+    def card(c: Card, numbers: Mapping[int, int]) -> list[Any]:
         row = [
             place(c.text, response_limit),
             c.role,
@@ -117,21 +122,28 @@ def encode(stages: Sequence[str], visits: Sequence[Visit], response_limit: int, 
         row = [-1 if value == "" else value for value in row]
         if c.judgment is None:
             return row
-        reason = place(c.judgment.reason) if c.judgment.reason else -1
-        return [*row, score(c.judgment.score), [vote(v) for v in c.judgment.votes], reason]
+        return [*row, *judged(c.judgment, numbers)]
+
+    def judged(j: Judgment, numbers: Mapping[int, int]) -> list[Any]:
+        votes = [compared(v, numbers) if is_compared(j) else vote(v) for v in j.votes]
+        return [score(j.score), votes, place(j.reason) if j.reason else -1]
 
     rows = []
     for visit in visits:
         outcome = outcomes.setdefault(visible(visit.outcome), len(outcomes))
         prompt, why = place(visit.prompt, response_limit), place(visit.why, 2 * _OF_WORDS)
-        rows.append([visit.stage, prompt, outcome, *visit.place, why, [card(each) for each in visit.cards]])
+        numbers = {c.judgment.candidate_index: n for n, c in enumerate(visit.cards, 1) if c.judgment}
+        cards = [card(each, numbers) for each in visit.cards]
+        rows.append([visit.stage, prompt, outcome, *visit.place, why, cards])
     names = list(map(visible, stages))
     value = {"stages": names, "outcomes": list(outcomes), "texts": list(texts), "visits": rows}
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def score(value: float | None) -> float | None:
-    """As short as it can be written without a visible loss; JSON has no NaN."""
+    """Short, but with the digits that tell close scores apart; JSON has no NaN."""
     if value is None or not is_number(value):
         return None
-    return int(value) if value == int(value) else round(value, 3)
+    if value == int(value):
+        return int(value)
+    return round(value, 3) if abs(value) >= 1000 else float(f"{value:.6g}")

@@ -18,8 +18,8 @@ function merged(votes) {
   return [...groups.values()];
 }
 
-function voteItem({ vote: [text, score, status, reason], count }) {
-  const value = element("b", "", points(score));
+function voteItem({ vote: [text, score, status, reason], count }, digits) {
+  const value = element("b", "", points(score, digits));
   if (count > 1) value.prepend(element("small", "", count + " × "));
   const made = element("li", "", foreign(text), value);
   const more = status === "u" ? ": " + (data.texts[reason] || "no reason given") : "";
@@ -31,7 +31,8 @@ function cardItem(card) {
   const part = ["", "chosen", "rejected"][card.role];
   const length = card.tokens === null ? "" : ", " + card.tokens + (card.tokens === 1 ? " token" : " tokens");
   const head = element("div", "head", element("span", "", "No. " + (card.number + 1) + length));
-  if (card.isJudged) head.append(element("b", "", (card.votes.length > 1 ? "mean " : "") + points(card.score)));
+  const isMean = card.votes.length > 1 && typeof card.score === "number";
+  if (card.isJudged) head.append(element("b", "", (isMean ? "mean " : "") + points(card.score, card.digits)));
   const fate = element("p", "fate", ...(part ? [element("span", "chip " + part, part)] : []));
   const why = data.texts[card.fate].replace(/^(chosen|rejected):? ?/, part ? "" : "$1 ");
   if (why) fate.append(element("span", "", why));
@@ -39,13 +40,13 @@ function cardItem(card) {
   if (card.isCut) made.append(element("p", "cut", "cut off at its token limit"));
   if (card.writer >= 0) made.append(element("p", "meta", "written by ", foreign(card.writer)));
   if (card.reason >= 0 && data.texts[card.reason]) made.append(element("p", "meta", foreign(card.reason)));
-  if (card.votes.length) made.append(element("ul", "votes", ...merged(card.votes).map(voteItem)));
+  if (card.votes.length) made.append(element("ul", "votes", ...merged(card.votes).map((group) => voteItem(group, card.digits))));
   return made;
 }
 
 function line(visit) {
   const [chosen, rejected] = [1, 2].map((role) => visit.cards.find((card) => card.role === role));
-  const scores = visit.margin === null ? "" : ": " + points(chosen.score) + " over " + points(rejected.score);
+  const scores = visit.margin === null ? "" : ": " + points(chosen.score, visit.digits) + " over " + points(rejected.score, visit.digits);
   const ask = data.texts[visit.prompt] ? foreign(visit.prompt, "ask") : element("span", "ask none", "Prompt " + visit.index);
   const place = data.stages[visit.stage] + ", prompt " + visit.index + (visit.visit ? ", visit " + (visit.visit + 1) : "");
   const chip = element("span", "chip" + (visit.isPair ? " chosen" : ""), data.outcomes[visit.outcome] + scores);
@@ -55,7 +56,7 @@ function line(visit) {
 function inside(visit) {
   const link = element("a", "", "Link to this");
   link.href = "#" + visit.address;
-  const margin = visit.margin === null ? "" : " The margin is " + points(visit.margin) + ".";
+  const margin = visit.margin === null ? "" : " The margin is " + marginText(visit) + ".";
   const why = element("p", "why", data.texts[visit.why] + margin + " ", link);
   const rank = (card) => (card.role ? card.role : 3); // chosen and rejected first, side by side
   const cards = [...visit.cards].sort((a, b) => rank(a) - rank(b) || a.number - b.number);

@@ -27,8 +27,22 @@ function marked(text) {
   return parts.map((part, place) => (place % 2 ? element("mark", "", part) : part));
 }
 
-function points(score) {
-  return score === null || score === undefined ? "no score" : String(Number(score.toFixed(2)));
+function points(score, digits = 2) {
+  return typeof score === "number" ? String(Number(score.toFixed(digits))) : "no score";
+}
+
+// The fewest decimals, two at least, with which different scores look different.
+function decimals(scores) {
+  const known = [...new Set(scores.filter((score) => typeof score === "number"))];
+  let digits = 2;
+  while (digits < 12 && new Set(known.map((score) => score.toFixed(digits))).size < known.length) digits += 1;
+  return digits;
+}
+
+// Two digits that are not zero, however small it is.
+function marginText({ margin, digits }) {
+  const first = margin ? Math.ceil(-Math.log10(Math.abs(margin))) : 0;
+  return points(margin, Math.min(20, Math.max(digits, first + 1)));
 }
 
 async function read() {
@@ -50,7 +64,9 @@ function named([stage, prompt, outcome, index, visit, why, cards]) {
   const [chosen, rejected] = [scoreOf(1), scoreOf(2)];
   const isKnown = typeof chosen === "number" && typeof rejected === "number";
   made.isPair = data.outcomes[outcome] === "pair";
-  made.margin = made.isPair && isKnown ? chosen - rejected : null;
+  made.margin = made.isPair && isKnown ? Number((chosen - rejected).toPrecision(9)) : null; // 0.3 - 0.1 is 0.2
+  made.digits = decimals(made.cards.map((card) => card.score));
+  for (const card of made.cards) card.digits = made.digits;
   made.address = ["pair", encodeURIComponent(data.stages[stage]), index, visit].join("/");
   return made;
 }

@@ -10,6 +10,10 @@ function show() {
   const all = visits.length.toLocaleString("en") + (visits.length === 1 ? " visit" : " visits");
   at("count").textContent = found.length === 0 ? "Nothing matches; try fewer words or another filter."
     : (found.length < visits.length ? found.length.toLocaleString("en") + " of " : "") + all;
+  // Paper shows one page of the list, so the line says which rows these are.
+  const last = Math.min(found.length, (page + 1) * PER_PAGE).toLocaleString("en");
+  const rows = (page * PER_PAGE + 1).toLocaleString("en") + " to " + last + " of " + found.length.toLocaleString("en");
+  if (pages > 1) at("count").append(element("span", "", ": rows " + rows));
   at("page").textContent = "Page " + (page + 1) + " of " + pages;
   at("previous").disabled = page === 0;
   at("next").disabled = page === pages - 1;

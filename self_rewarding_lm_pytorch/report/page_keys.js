@@ -32,6 +32,11 @@ function move(by) {
   }
 }
 
+// Turning makes other rows, so what had the focus is gone.
+function turnTo(by) {
+  if (turn(by)) summaries()[0].focus({ preventScroll: true });
+}
+
 function leave(target) {
   const details = target.closest("#list details");
   if (target === at("query") && target.value) {
@@ -48,8 +53,8 @@ const KEYS = {
   "/": () => { at("query").focus(); at("query").select(); },
   j: () => move(1),
   k: () => move(-1),
-  n: () => turn(1),
-  p: () => turn(-1),
+  n: () => turnTo(1),
+  p: () => turnTo(-1),
   "?": () => at("keys").showModal(),
 };
 

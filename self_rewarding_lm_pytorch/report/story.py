@@ -10,7 +10,7 @@ from typing import Any
 
 from self_rewarding_lm_pytorch.evaluation.card_text import METRICS
 from self_rewarding_lm_pytorch.report.glance import counts_of, judge_metric, known, measured, quality_metric
-from self_rewarding_lm_pytorch.report.lengths import Lengths
+from self_rewarding_lm_pytorch.report.lengths import COLUMN, Lengths, course_of
 from self_rewarding_lm_pytorch.report.words import counted, is_number, is_share, show, spelled, title
 
 Row = Mapping[str, Any]
@@ -38,7 +38,7 @@ def story(
     rows: the evaluation's. cards: the judge's. stages: the summary's. scores: the judge's, by stage.
     truths: the true scores of the stored samples, by model.
     """
-    num_rounds = sum(bool(counts_of(row).get("pairs")) for row in stages)
+    num_rounds = sum(bool(counts_of(row).get("pairs")) for row in stages if not row.get("is_open"))
     clauses = [
         quality_words(rows, truths, num_rounds) or scores_words(scores),
         judge_words(cards),
@@ -100,11 +100,10 @@ def judge_words(cards: Sequence[Row]) -> str:
 
 
 def length_words(rows: Sequence[Row], by_stage: Sequence[Lengths]) -> str:
-    """How the answers' length went."""
-    column = "mean_response_tokens"
-    means = [float(row[column]) for row in rows if is_number(row.get(column))]
-    means = means if len(means) > 1 else [each.mean for each in by_stage if each.mean]
-    if len(means) < 2:
+    """How the answers' length went; nothing where it is only the plan's budgets that changed."""
+    course = course_of(rows, by_stage)
+    means = [float(row[COLUMN]) for row in course.rows]
+    if len(means) < 2 or course.is_by_budgets:
         return ""
     first, last = means[0], means[-1]
     if abs(last - first) < _LONGER * first:

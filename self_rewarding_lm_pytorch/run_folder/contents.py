@@ -39,6 +39,16 @@ def read_run(folder: Path, fresh: bool) -> tuple[dict[str, Any] | None, Any]:
         ) from error
 
 
+def refuse_plan_inside(folder: Path, base: Path | None) -> None:
+    """Raises CheckpointError where the plan that is run, which lies in `base`, would be written over."""
+    is_inside = base is not None and base.resolve() == folder.resolve()
+    if is_inside and (folder / "plan.yaml").exists() and not (folder / "manifest.json").exists():
+        raise CheckpointError(
+            f"the run folder {folder} is the one your plan lies in, and its plan.yaml would be written over "
+            "by the run's own; name a folder for the run alone, as run: runs/first"
+        )
+
+
 def clear_run(folder: Path) -> None:
     """Removes what a run wrote here, and nothing else; the manifest last, so that this can be cut off."""
     file = folder / "manifest.json"

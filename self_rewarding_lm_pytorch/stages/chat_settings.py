@@ -121,13 +121,21 @@ def other_judge(codec: Codec, own: Codec | None) -> Codec:
     )
 
 
-def system_notes(codec: Codec | None) -> list[str]:
-    """What people should know where a system's text had to be put into a user's message."""
-    if not getattr(codec, "has_merged_system", False):
-        return []
-    return [
-        "the chat template has no place for what a system says, so it is put before the user's first message"
-    ]
+def chat_notes(codec: Codec | None) -> list[str]:
+    """What people should know of how their texts are put into chat."""
+    notes = []
+    if getattr(codec, "has_merged_system", False):
+        notes.append(
+            "the chat template has no place for what a system says, so it is put before the user's first "
+            "message"
+        )
+    if getattr(codec, "tells_time", False):
+        notes.append(
+            "the chat template writes today's date into prompts, so a run that goes on tomorrow has two "
+            "kinds of them; fix it (chat: {template_arguments: {date_string: ...}}, where the template "
+            "takes that)"
+        )
+    return notes
 
 
 def _source(template: str | None, base: Path | None) -> str | None:

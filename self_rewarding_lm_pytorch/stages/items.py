@@ -17,7 +17,7 @@ from self_rewarding_lm_pytorch.data.readers import is_in_files
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Example, PairExample
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
-from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
+from self_rewarding_lm_pytorch.stages.chat_settings import chat_notes
 from self_rewarding_lm_pytorch.stages.checked_items import items_file
 from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.text import Codec
@@ -56,7 +56,7 @@ class Items(Generic[Item]):
             say_forms(env, source, self.use)
             if env.checked is None or not env.checked.take(run.name, name, path):
                 self.write(path, self._made(env, source, codec))
-            for note in system_notes(codec):
+            for note in chat_notes(codec):
                 env.reporter.say_once(note)
         return not_empty(self.read(path), run.name, name)
 

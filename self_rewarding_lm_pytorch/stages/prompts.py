@@ -15,7 +15,7 @@ from self_rewarding_lm_pytorch.data.sources import described
 from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError, DataError
 from self_rewarding_lm_pytorch.records import Conversation, Message, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
-from self_rewarding_lm_pytorch.stages.chat_settings import system_notes
+from self_rewarding_lm_pytorch.stages.chat_settings import chat_notes
 from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.text import Codec, as_asked, reasoning_of, shortened, source_of, transcript
 
@@ -98,7 +98,7 @@ def _tokenized(env: Environment, asked: Sequence[str | Conversation], stage: str
         )
     for note in codec_notes(codec, prompts[0].text[:_PROBED]):
         env.reporter.say_once(note)
-    for note in system_notes(codec):
+    for note in chat_notes(codec):
         env.reporter.say_once(note)
     return prompts
 

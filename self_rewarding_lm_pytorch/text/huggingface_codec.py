@@ -6,7 +6,7 @@ The tokenizer is used as an object; this module does not import transformers.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,12 @@ class HuggingFaceCodec(Rendering):
         own = [self._turn_end_id if self.has_chat_template else None, tokenizer.eos_token_id]
         ends = [token for token in (*own, *extra_eos_ids) if token is not None]
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys(ends))
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the template asks for the time, and is not given a date in its place."""
+        template = str(getattr(self.tokenizer, "chat_template", None) or "")
+        return "strftime_now" in template and "date_string" not in self.chat.arguments
 
     def with_chat(self, chat: Chat) -> HuggingFaceCodec:
         """The same tokenizer, used so. It is given the template, so that checkpoints bring it along.
@@ -87,11 +93,36 @@ class HuggingFaceCodec(Rendering):
 
     def response_ids(self, prompt: str | Conversation, response: str) -> tuple[int, ...]:
         # A response is tokenized where it stands, because a word's tokens depend on what precedes it.
+        response = self._told(response) if self.has_chat_template else response
         before = self._template_tail if self.has_chat_template else plain_text(self._turns(prompt))
         head = self._tail_ids if self.has_chat_template else self.continuation_ids(before)
         whole = self.continuation_ids(before + self._lead + response)
         ids = whole[len(head) :] if whole[: len(head)] == head else self._alone(response)
         return ids + known_ids(self.eos_ids[:1], "", self._vocab_size)
+
+    def _told(self, response: str) -> str:
+        """As the template shows it: without blanks that it trims, or a mark that it has written already."""
+        begin = "<think>" if self.chat.reasoning is None else self.chat.reasoning.begin
+        if self._opening.rstrip().endswith(begin) and response.lstrip().startswith(begin):
+            response = response.lstrip().removeprefix(begin)
+            response = response.removeprefix("\n") if self._opening.endswith("\n") else response
+        return self._trimmed(response) or response
+
+    @cached_property
+    def _opening(self) -> str:
+        """What the template writes between a question and its answer."""
+        return self._render((Message("user", MARK),), True).rpartition(MARK)[2]
+
+    @cached_property
+    def _trimmed(self) -> Callable[[str], str]:
+        """What the template does to the blanks around an answer."""
+
+        def shown(answer: str) -> str:
+            return self._render((Message("user", "x"), Message("assistant", answer)), False)
+
+        plain = shown(MARK)
+        ways = ((str.strip, f" {MARK}\n"), (str.rstrip, f"{MARK}\n"), (str.lstrip, f" {MARK}"))
+        return next((trimmed for trimmed, answer in ways if shown(answer) == plain), str)
 
     def _alone(self, response: str) -> tuple[int, ...]:
         """Where a tokenizer joins the response to what precedes it."""
@@ -184,7 +215,7 @@ class HuggingFaceCodec(Rendering):
     @cached_property
     def _template_tail(self) -> str:
         """What the template writes last before a response, special tokens left out."""
-        tail = self._render((Message("user", MARK),), True).rpartition(MARK)[2]
+        tail = self._opening
         for special in self._specials:
             tail = tail.rpartition(special)[2]
         return tail

@@ -44,7 +44,7 @@ CASES = [
     Case(
         "the end is beyond the vocabulary",
         given("large_end_codec"),
-        ("end-of-sequence token is 256", "0 to 255", "belongs"),
+        ("eos_id is 256", "0 to 255", "end of sequence"),
     ),
     Case("encode gives fractions", given("fractional_codec"), ("'why?'", "119.5", "whole numbers")),
     Case("ids are rows of rows", given("square_codec"), ("'why?'", "(1, 4)", "one row of ids")),

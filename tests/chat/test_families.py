@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from self_rewarding_lm_pytorch.records import Conversation, Example, Message
+from self_rewarding_lm_pytorch.stages.chat_settings import chat_notes
 from self_rewarding_lm_pytorch.text import (
     Chat,
     HuggingFaceCodec,
@@ -117,7 +118,19 @@ def test_every_turn_trained_on_is_its_text_and_one_end_which_carries_loss(
     for place, _, own in answers(conversation, family):
         assert own.count(end) == 1
         assert own[-1] == end
-        assert codec(family).decode(own) == conversation[place].content
+        assert codec(family).decode(own) == as_shown(family, conversation[place].content)
+
+
+def as_shown(family: str, answer: str) -> str:
+    """What the family's own template makes of an answer: some trim the blanks around it."""
+
+    def whole(content: str) -> str:
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": content}]
+        return str(codec(family).tokenizer.apply_chat_template(turns, tokenize=False))
+
+    before, _, behind = whole("kept").partition("kept")
+    text = whole(answer)
+    return text[len(before) : len(text) - len(behind)] or answer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -221,3 +234,24 @@ def test_the_last_answer_alone_can_be_the_target() -> None:
     (example,) = examples_from_conversation(codec("llama3"), conversation, last_only=True)
     assert codec("llama3").decode(example.ids[example.is_target].tolist()) == "two"
     assert len(segments(example)) == 1
+
+
+def test_a_mark_of_reasoning_that_the_template_has_written_is_not_taught_again() -> None:
+    open_think = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    own = HuggingFaceCodec(tokenizer("qwen")).with_chat(Chat(template=open_think))
+    (example,) = examples_from_conversation(own, talk("why?", "<think>\nhm\n</think>\n\nso"))
+    text = own.tokenizer.decode(example.ids.tolist())
+    assert text.count("<think>") == 1
+    assert text.endswith("<think>\nhm\n</think>\n\nso<|im_end|>")
+
+
+def test_a_template_that_writes_the_date_is_told_of_until_it_is_given_one() -> None:
+    turns = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    dated = "{{ strftime_now('%d %b %Y') }}" + turns
+    own = HuggingFaceCodec(tokenizer("qwen")).with_chat(Chat(template=dated))
+    assert "today's date" in chat_notes(own)[0]
+    assert not chat_notes(own.with_chat(Chat(arguments={"date_string": "1 May 2026"})))
+    assert not chat_notes(codec("llama3"))

@@ -10,7 +10,7 @@ import pytest
 from self_rewarding_lm_pytorch.config import load_plan
 from self_rewarding_lm_pytorch.errors import ConfigError, DataError
 from self_rewarding_lm_pytorch.records import Message
-from self_rewarding_lm_pytorch.stages.chat_settings import ChatSettings, system_notes
+from self_rewarding_lm_pytorch.stages.chat_settings import ChatSettings, chat_notes
 from self_rewarding_lm_pytorch.text import (
     Chat,
     Codec,
@@ -66,12 +66,12 @@ def test_the_judge_may_use_other_template_arguments_or_the_policys() -> None:
 
 def test_a_template_without_a_system_role_has_it_in_the_first_users_message() -> None:
     codec = applied("gemma", system="Be kind.")
-    assert "no place for what a system says" in system_notes(codec)[0]
-    assert system_notes(applied("llama3", system="Be kind.")) == []
+    assert "no place for what a system says" in chat_notes(codec)[0]
+    assert chat_notes(applied("llama3", system="Be kind.")) == []
     other = applied("gemma")
-    assert system_notes(other) == []
+    assert chat_notes(other) == []
     other.prompt_ids(talk("why?", system="Be kind."))
-    assert system_notes(other), "a conversation's own is told as well"
+    assert chat_notes(other), "a conversation's own is told as well"
     assert shown(codec, "why?").startswith("<bos><start_of_turn>user\nBe kind.\n\nwhy?<end_of_turn>")
 
 

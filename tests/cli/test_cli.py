@@ -291,3 +291,23 @@ def test_demo_takes_its_folder_from_the_seed(
     assert [str(each["folder"]) for each in asked] == [str(Path("runs/demo")), str(Path("runs/demo-2")), "x"]
     assert [each["seed"] for each in asked] == [0, 2, 2]
     assert asked[2]["fresh"] is True
+
+
+def test_a_plan_is_never_written_over_by_its_own_run(world: Path, srlm: Command) -> None:
+    before = (world / "plan.yaml").read_text()
+    code, _, err = srlm("train", "plan.yaml", "--set", "run=.")
+    assert (code, (world / "plan.yaml").read_text()) == (1, before)
+    assert "would be written over by the run's own; name a folder for the run alone" in err
+
+
+def test_a_schema_takes_no_other_files_place(world: Path, srlm: Command) -> None:
+    (world / "mine.json").write_text("[1]")
+    assert srlm("schema", "--out", "mine.json")[0] == 1
+    assert (world / "mine.json").read_text() == "[1]"
+    assert srlm("schema", "--out", "new.json")[0] == srlm("schema", "--out", "new.json")[0] == 0
+
+
+def test_a_tokenizer_named_in_a_plan_is_refused_with_where_it_belongs(world: Path, srlm: Command) -> None:
+    code, _, err = srlm("plan", "plan.yaml", "--set", "tokenizer=tiny")
+    assert code == 1
+    assert "tokenizer='tiny': a plan's model brings its own tokenizer" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from self_rewarding_lm_pytorch.config import load_plan
 from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_text, supervised_of
 from self_rewarding_lm_pytorch.data.readers import is_in_files, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
@@ -199,3 +201,24 @@ def test_a_wrong_row_is_named_with_its_number_and_columns(row: Any, message: str
 def test_a_wrong_pair_is_named_with_its_number(row: Any) -> None:
     with pytest.raises(DataError, match=r"(pair|item) 3"):
         pair_of(row, 3)
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr])
+def test_messages_in_a_csv_cell_are_read_as_messages(write: Any, tmp_path: Path) -> None:
+    """As pandas writes them (repr), or as JSON."""
+    talk = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": 'it\'s "so"'}]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["messages", "note"])
+        rows.writerow([write(talk), "[{not a list}]"])
+    assert read_rows(tmp_path / "a.csv") == [{"messages": talk, "note": "[{not a list}]"}]
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("one\n")
+    assert read_rows("~/a.txt") == ["one"]
+    assert (
+        load_plan({"model": "m", "run": "~/x", "stages": [{"kind": "sft", "data": "d"}]}).run
+        == tmp_path / "x"
+    )

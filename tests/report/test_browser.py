@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from self_rewarding_lm_pytorch.data import files
+from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
 from self_rewarding_lm_pytorch.report import build, build_report
 from tests.report.browsers import chromium, opened, until
 from tests.report.test_report import HOSTILE, write_stage
@@ -66,17 +69,17 @@ def test_the_first_view_says_what_happened(view: Any) -> None:
     assert view.locator(".tile").count() == 4
     box = view.locator(".tiles").bounding_box()
     assert box["y"] + box["height"] < 800, "above the fold"
-    assert count(view) == "120 visits"
+    assert count(view) == "120 visits: rows 1 to 25 of 120"
 
 
 def test_words_are_searched_in_prompts_answers_and_votes_and_marked(view: Any) -> None:
     search(view, "Word7 FOX1")
-    assert count(view) == "2 of 120 visits"
+    assert count(view) == "2 of 120 visits", "one page needs no word of its rows"
     assert view.locator("#list mark").first.inner_text() == "word7"
     search(view, "no such word anywhere")
     assert count(view).startswith("Nothing matches")
     view.press("#query", "Escape")
-    assert count(view) == "120 visits"
+    assert count(view).startswith("120 visits")
 
 
 def test_filters_by_stage_outcome_margin_and_score_and_orders(view: Any) -> None:
@@ -140,7 +143,7 @@ def test_everything_goes_by_keyboard(view: Any) -> None:
 def test_the_keys_turn_pages_and_stop_at_the_ends(view: Any) -> None:
     view.keyboard.press("n")
     assert view.inner_text("#page") == "Page 2 of 5"
-    view.keyboard.press("k")
+    assert "02-first, prompt 25" in view.evaluate("document.activeElement.innerText"), "the new page's first"
     view.keyboard.press("k")
     assert view.inner_text("#page") == "Page 1 of 5" and "prompt 24" in view.evaluate(
         "document.activeElement.innerText"
@@ -159,7 +162,7 @@ def test_a_link_opens_its_row_wherever_it_stands(browser: Any, page: Path) -> No
     search(view, "word1")
     view.evaluate("location.hash = '#pair/02-first/2/0'")
     view.wait_for_selector("#list details[open]")
-    assert count(view) == "120 visits", "a link clears the filters that hide its row"
+    assert count(view).startswith("120 visits"), "a link clears the filters that hide its row"
     assert said == []
     view.context.close()
 
@@ -233,5 +236,65 @@ def test_it_prints_without_its_controls(view: Any) -> None:
     view.emulate_media(media="print", color_scheme="dark")
     assert not view.is_visible("#tools") and not view.is_visible("#theme")
     assert view.is_visible(".story") and view.is_visible("#list summary >> nth=0")
+    assert count(view).endswith("rows 1 to 25 of 120"), "paper cannot turn the page"
     paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
     assert brightness(paper) > 240, "dark colours waste ink"
+
+
+def luminance(colour: str) -> float:
+    """Of rgb(r, g, b), as the WCAG define it."""
+    parts = [int(part) / 255 for part in colour[4:-1].split(",")]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_search_marks_can_be_read_wherever_it_stands(browser: Any, page: Path, scheme: str) -> None:
+    view, said = opened(browser, page, "#pair/02-first/7/0", color_scheme=scheme)
+    view.wait_for_selector("#list details[open] .votes")
+    search(view, "babble")
+    view.click("#list summary >> nth=0")
+    view.wait_for_selector("#list .votes mark")
+    colours = "[...document.querySelectorAll('#list mark')].map((each) => getComputedStyle(each))"
+    for ink, paper in view.evaluate(f"{colours}.map((style) => [style.color, style.backgroundColor])"):
+        low, high = sorted((luminance(ink), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+    assert said == []
+    view.context.close()
+
+
+def test_scores_that_lie_close_together_are_told_apart(browser: Any, tmp_path: Path) -> None:
+    store = ShardStore(tmp_path / "stages" / "01-own")
+    scores = (2.0382, 2.0359)
+    store.write(Candidate, 0, [Candidate(0, 0, i, (i,), f"a{i}", "eos", i, "M") for i in range(3)], {})
+    judged = [Judgment(0, 0, i, score, (Vote(0, "", score, "parsed"),)) for i, score in enumerate(scores)]
+    lost = (Vote(0, "hm", None, "unparsed", "no_score"), Vote(1, "so", None, "unparsed", "no_score"))
+    store.write(Judgment, 0, [*judged, Judgment(0, 0, 2, None, lost)], {})
+    pair = PreferencePair(0, 0, "why?", "a0", "a1", (1,), (2,), (3,), 0, 1, *scores)
+    store.write(PreferencePair, 0, [pair], {})
+    view, said = opened(browser, build_report(tmp_path), "#pair/01-own/0/0")
+    row = view.locator("#list details[open]")
+    assert "2.038 over 2.036" in row.inner_text() and "The margin is 0.0023." in row.inner_text()
+    assert [row.locator(".head b").nth(n).inner_text() for n in range(3)] == ["2.038", "2.036", "no score"]
+    assert "unparsed: no score found" in row.inner_text() and "no_score" not in row.inner_text()
+    view.fill("#margin-low", "0.0023")
+    view.fill("#margin-high", "0.0024")
+    until(view, "found.length === 1")
+    view.fill("#margin-low", "0.0024")
+    until(view, "found.length === 0")
+    assert said == []
+    view.context.close()
+
+
+def test_the_table_of_alarms_breaks_no_words_and_fits_on_paper(browser: Any, tmp_path: Path) -> None:
+    write_stage(tmp_path / "stages" / "05-onl", ["a", "b"], tie_at=1)
+    line = {"kind": "never_ends", "stage": "05-onl", "unit": "shard", "at": 2, "text": "Too long. " * 40}
+    files.write_text(tmp_path / "alarms.jsonl", json.dumps(line) + "\n")
+    view, said = opened(browser, build_report(tmp_path), viewport={"width": 700, "height": 900})
+    cell = "document.querySelector('.alarms .place').getClientRects().length"
+    assert view.inner_text(".alarms .place") == "05-onl, shard 2" and view.evaluate(cell) == 1
+    assert view.evaluate("document.querySelector('.alarms .place bdi').getClientRects().length") == 1
+    view.emulate_media(media="print")
+    assert view.evaluate("document.documentElement.scrollWidth") <= 700
+    assert said == []
+    view.context.close()

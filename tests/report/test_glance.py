@@ -107,6 +107,30 @@ def test_lengths_count_each_sample_once_and_the_share_that_ended() -> None:
     assert tile is not None and tile.note == "100 % → 50 % of the samples ended by themselves"
 
 
+def test_spin_answers_are_the_opponents_own_and_not_the_data_sets() -> None:
+    """The story's numbers are the tile's."""
+    pair = PreferencePair(0, 0, "q", "a", "b", (1,), tuple(range(37)), tuple(range(8)))
+    spin = Stage("01-spin", [], [], [pair], [], {"kind": "spin", "opponent": {"max_new_tokens": 64}})
+    given = Stage("02-dpo", [], [], [pair], [], {"kind": "dpo"})
+    both = lengths_of([spin, given, stage("03-b", [12] * 4, 4)])
+    tile = glance.lengths([], both)
+    assert tile and [(bar.label, bar.value) for bar in tile.bars] == [("01-spin", "8.0"), ("03-b", "12.0")]
+    assert length_words([], both) == "answers became longer (8.0 to 12.0 tokens)"
+
+
+@pytest.mark.parametrize(("budget", "ends", "is_told"), [(1, 0, False), (16, 0, True), (1, 4, True)])
+def test_other_budgets_that_cut_answers_are_no_change_of_length(
+    budget: int, ends: int, is_told: bool
+) -> None:
+    first, last = stage("01-a", [16] * 4, ends), stage("02-b", [1] * 4, ends)
+    first.plan, last.plan = ({"candidates": {"max_new_tokens": limit}} for limit in (16, budget))
+    both = lengths_of([first, last])
+    tile = glance.lengths([], both)
+    assert tile and tile.now == "1.0"
+    assert bool(length_words([], both)) == bool(tile.before) == is_told
+    assert ("token limits differ" in tile.note) != is_told
+
+
 def test_the_cards_show_values_their_course_and_what_was_lost() -> None:
     quality, pairs, time = glance.quality(ROWS, {}), glance.yields(STAGES), glance.time_spent(STAGES)
     assert quality and pairs and time
@@ -115,6 +139,7 @@ def test_the_cards_show_values_their_course_and_what_was_lost() -> None:
     assert quality.note == "True score 3.20 → 4.90"
     assert pairs.now == "952" and [bar.value for bar in pairs.bars] == ["584 of 600", "368 of 600"]
     assert pairs.note == "Most visits without a pair: tie (248)"
+    assert len(time.bars) == 2, "of M3 no seconds are known"
     assert time.now == "1 min 29 s" and time.bars[1].shares == (0.0, 4 / 85, 0.0)
 
 
