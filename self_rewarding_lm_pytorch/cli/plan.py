@@ -77,4 +77,5 @@ def _show(found: "Overview", title: str) -> None:
     ):
         for line in lines:
             echo(f"{what}: {line}")
-    echo("this plan cannot be run" if found.problems else "no problem was found in this plan")
+    fine = "no problem was found in this plan" + ("; read the warnings" if found.warnings else "")
+    echo("this plan cannot be run" if found.problems else fine)

@@ -174,9 +174,12 @@ def _pair_prompt(row: Mapping[str, Any], roles: Roles, number: int, where: str) 
 
 
 def _no_pair(row: Any, where: str) -> DataError:
+    told = ", ".join(
+        f"{name}: {value!r:.40}" for name, value in row.items()
+    )  # each short, so that all is seen
     return DataError(
         f"{where} must hold prompt, chosen and rejected as text, or these as messages, none of the last two "
-        f"empty; got {row!r:.120}: write what is missing, or take the row out"
+        f"empty; got {told:.400}: write what is missing, or take the row out"
     )
 
 

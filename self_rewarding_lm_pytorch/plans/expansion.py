@@ -30,6 +30,8 @@ def expanded(raw: dict[str, Any], overrides: Sequence[str], problems: list[str])
     ]
     for override in later:
         _apply(raw, override, problems)
+    if raw["stages"] == [] and not problems:
+        problems.append("stages: a plan needs a list of at least one stage")
 
 
 def _inherited(entries: Any, problems: list[str]) -> list[Any]:

@@ -300,6 +300,12 @@ def test_a_plan_is_never_written_over_by_its_own_run(world: Path, srlm: Command)
     assert "would be written over by the run's own; name a folder for the run alone" in err
 
 
+def test_a_plan_without_a_stage_is_refused_however_it_came_to_that(world: Path, srlm: Command) -> None:
+    code, _, err = srlm("plan", "plan.yaml", "--set", "stages=[]")
+    assert code == 1
+    assert "a list of at least one stage" in err
+
+
 def test_a_schema_takes_no_other_files_place(world: Path, srlm: Command) -> None:
     (world / "mine.json").write_text("[1]")
     assert srlm("schema", "--out", "mine.json")[0] == 1

@@ -308,6 +308,10 @@ def test_what_cannot_be_trained_on_is_refused_by_its_number(row: Any, words: str
         ({"chosen": openai(TALK[2]), "rejected": openai(TALK[2])}, "none of them prompt or instruction"),
         ({"prompt": openai(*TALK), "chosen": "a", "rejected": "b"}, "its prompt must end with the user's"),
         ({"prompt": "a", "chosen": openai(TALK[2]), "rejected": "b"}, "none of the last two empty"),
+        (
+            {"prompt": "a" * 999, "chosen": "b" * 999, "rejected": None},
+            "got prompt: 'a+, .*, rejected: None: write",
+        ),
         ({"chosen": "Human: why? a", "rejected": "Human: why? b"}, "with 'Human: why\\?'.*Split it off"),
         ({"chosen": "a cat", "rejected": "a dog"}, "none of them prompt or instruction"),
     ],
