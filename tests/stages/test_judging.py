@@ -173,7 +173,7 @@ def test_a_stage_runs_on_comparisons_and_its_pairs_agree_with_the_votes(tmp_path
     counts = stage["yield"]
     assert counts["votes"] == counts["votes_parsed"] == 4 * counts["candidates"]
     page = build_report(tmp_path).read_text(encoding="utf-8")
-    assert "shown second, against candidate_index" in page
+    assert "shown second, against No. " in page
 
 
 def test_a_margin_in_probability_is_asked_of_comparisons(tmp_path: Path) -> None:
