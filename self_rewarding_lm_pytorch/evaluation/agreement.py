@@ -10,7 +10,9 @@ over prompts, so these are our choices:
 - a correlation is the mean over the prompts on which it is defined (a judge that gives all responses of a
   prompt one score orders nothing there, and the prompt takes no part); where worths are ratings there is also
   that of all responses at once;
-- the best share asks only prompts whose worths differ: elsewhere every response is the best.
+- the best share asks only prompts whose worths differ: elsewhere every response is the best;
+- a score is exactly the rating where both are the same whole number, halves rounded up, which is also what
+  `prepare judge-data` calls exact.
 
 A response without a score takes part in nothing but the count of those.
 """
@@ -25,6 +27,7 @@ import numpy as np
 
 from self_rewarding_lm_pytorch.evaluation.bootstrap import Estimate, mean, ratio
 from self_rewarding_lm_pytorch.evaluation.ranks import correlation_of, pooled
+from self_rewarding_lm_pytorch.judges.points import at_least, order, same_point
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
 Scores = Sequence[Sequence[float | None]]
@@ -71,7 +74,7 @@ def _pairs(both: Both) -> tuple[int, int, int]:
     """Pairs of different worth that the judge has in the right order, in the wrong one, and tied."""
     right = wrong = tied = 0
     for (score, worth), (other_score, other_worth) in combinations(both, 2):
-        sign = (score - other_score) * np.sign(worth - other_worth)
+        sign = order(score, other_score) * np.sign(worth - other_worth)
         if worth != other_worth:
             right, wrong, tied = right + (sign > 0), wrong + (sign < 0), tied + (sign == 0)
     return int(right), int(wrong), int(tied)
@@ -82,7 +85,7 @@ def _best(both: Both, prompt: JudgedPrompt, top_score: float | None) -> tuple[in
     if len(set(prompt.worths)) < 2 or not both:
         return 0, 0
     top = max(score for score, _ in both) if top_score is None else top_score
-    given = [worth for score, worth in both if score >= top]
+    given = [worth for score, worth in both if at_least(score, top)]
     return sum(worth == max(prompt.worths) for worth in given), len(given)
 
 
@@ -91,7 +94,7 @@ def _same_order(both: Both, prompt: JudgedPrompt) -> float | None:
     if len(set(prompt.worths)) < 2 or len(both) < len(prompt.worths):
         return None
     pairs = combinations(both, 2)
-    return float(all(np.sign(one[0] - two[0]) == np.sign(one[1] - two[1]) for one, two in pairs))
+    return float(all(order(one[0], two[0]) == np.sign(one[1] - two[1]) for one, two in pairs))
 
 
 def _correlation(both: Both, *, tau: bool) -> float | None:
@@ -105,7 +108,7 @@ def _of_ratings(both: Sequence[Both], judged: Sequence[JudgedPrompt]) -> dict[st
     rated = [own if prompt.is_rated else [] for own, prompt in zip(both, judged, strict=True)]
     flat = [(score, worth, place) for place, own in enumerate(rated) for score, worth in own]
     scores, worths, prompts = (list(column) for column in zip(*flat, strict=True)) if flat else ([], [], [])
-    agreed = [sum(round(score) == worth for score, worth in own) for own in rated]
+    agreed = [sum(same_point(score, worth) for score, worth in own) for own in rated]
     return {
         "exact_score": ratio(agreed, [len(own) for own in rated]),
         "spearman_pooled": pooled(scores, worths, prompts, tau=False),

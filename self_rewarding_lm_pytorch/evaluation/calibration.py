@@ -13,6 +13,7 @@ import numpy as np
 
 from self_rewarding_lm_pytorch.evaluation.bootstrap import Array, Estimate, divided, ratio
 from self_rewarding_lm_pytorch.evaluation.comparisons import Comparison
+from self_rewarding_lm_pytorch.judges.points import floor, nearest
 from self_rewarding_lm_pytorch.records import JudgedPrompt, Judgment
 
 Bin = dict[str, float | int]
@@ -32,11 +33,11 @@ class Scale:
         return round(self.high - self.low) + 1 if self.is_whole else _NUM_BINS
 
     def bin(self, score: float) -> int:
-        """0 .. num_bins - 1; a score beyond an end falls into the last bin there."""
+        """0 .. num_bins - 1, halves up; a score beyond an end falls into the last bin there."""
         if self.is_whole:
-            place = round(score) - round(self.low)
+            place = nearest(score) - nearest(self.low)
         else:
-            place = int((score - self.low) / ((self.high - self.low) or 1.0) * _NUM_BINS)
+            place = floor((score - self.low) / ((self.high - self.low) or 1.0) * _NUM_BINS)
         return min(max(place, 0), self.num_bins - 1)
 
     def label(self, place: int) -> float:
@@ -148,7 +149,7 @@ def probability_errors(compared: Sequence[Sequence[Comparison]]) -> dict[str, Es
     confident = [[(max(p, 1 - p), float((p > 0.5) == (y > 0.5))) for p, y in own if p != 0.5] for own in told]
     return {
         "brier": ratio([sum((p - y) ** 2 for p, y in own) for own in told], [len(own) for own in told]),
-        "ece_probability": _binned_gap(confident, lambda p: min(int((p - 0.5) * 10), 4), 5),
+        "ece_probability": _binned_gap(confident, lambda p: min(floor((p - 0.5) * 10), 4), 5),
     }
 
 

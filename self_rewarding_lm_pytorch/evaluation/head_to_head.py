@@ -9,6 +9,7 @@ from typing import Literal
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.judges.base import Judge, OnProgress
 from self_rewarding_lm_pytorch.judges.pairwise import PairwiseJudge
+from self_rewarding_lm_pytorch.judges.points import at_least
 from self_rewarding_lm_pytorch.judges.served_pairwise import ServedPairwiseJudge
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Prompt
 
@@ -100,14 +101,14 @@ def preferred(judgment: Judgment) -> Verdict:
 
 
 def higher(first: Judgment, second: Judgment, *, tie_margin: float = 0.0) -> Verdict:
-    """The verdict of two scores."""
+    """The verdict of two scores; a lead of exactly `tie_margin` is a tie, rounding errors or not."""
     if first.score is None or second.score is None:
         which, missing = ("first", first) if first.score is None else ("second", second)
         return Verdict(None, reason=f"the {which} response has no score: {missing.reason}")
-    lead = first.score - second.score
-    if abs(lead) <= tie_margin:
+    low, high = sorted((first.score, second.score))
+    if at_least(low + tie_margin, high):
         return Verdict(TIED)
-    return Verdict(1.0 if lead > 0 else 0.0)
+    return Verdict(1.0 if first.score == high else 0.0)
 
 
 def as_prompt(prompt: str | Prompt, index: int) -> Prompt:

@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from self_rewarding_lm_pytorch.judges.points import same_point
+
 
 @dataclass(frozen=True)
 class JudgeQuality:
     """Agreement on the items the judge scored; NaN where it cannot be told."""
 
     spearman: float  # rank correlation, -1 to 1
-    exact: float  # share of scores that, rounded, equal the person's
+    exact: float  # share of scores that, halves rounded up, equal the person's
     scored: float  # share of items that got a score
 
 
@@ -24,7 +26,7 @@ def judge_quality(scores: Sequence[float | None], labels: Sequence[float]) -> Ju
     from scipy import stats  # takes most of a second to import
 
     own, given = zip(*both, strict=True)
-    exact = sum(round(s) == label for s, label in both) / len(both)
+    exact = sum(same_point(s, label) for s, label in both) / len(both)
     varied = len(set(own)) > 1 and len(set(given)) > 1
     spearman = float(stats.spearmanr(own, given).statistic) if varied else math.nan
     return JudgeQuality(spearman, exact, len(both) / len(labels))

@@ -99,7 +99,6 @@ def report_card(
         **agreement(scores, judged, top_score=None if scale is None or pairwise else scale.high),
         **vote_figures(judgments, repeated=not pairwise),
         **entropies(numbers, own_scale),
-        "mean_score": ratio([sum(own) for own in numbers], [len(own) for own in numbers]),
         "length_spearman": length_correlation(scores, shown.lengths(), judged),
         **judged_twins(judge, shown, scores, limit=num_probes, pad=pad, pairwise=pairwise, seed=seed),
     }
@@ -107,7 +106,9 @@ def report_card(
     if pairwise:
         compared = [comparisons(own, prompt) for own, prompt in zip(judgments, judged, strict=True)]
         estimates |= {**probability_errors(compared), **place_figures(compared)}
-    elif scale is not None:
+    else:  # the mean of comparisons is one half, whatever is compared
+        estimates["mean_score"] = ratio([sum(own) for own in numbers], [len(own) for own in numbers])
+    if not pairwise and scale is not None:
         errors, reliability = rating_errors(scores, judged, scale)
         estimates |= errors
     return ReportCard(

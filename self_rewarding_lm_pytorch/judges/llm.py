@@ -86,7 +86,7 @@ class LLMJudge:
         verdict = text if self._reasoning is None else self._reasoning.answer(text)
         if verdict is None:
             return Vote(index, text, None, "unparsed", UNFINISHED, completion.finish_reason)
-        parsed = self._parser.parse(verdict)
+        parsed = self._parser.parse(verdict, is_cut=completion.finish_reason == "length")
         if parsed.score is None:
             return Vote(index, text, None, "unparsed", parsed.status, completion.finish_reason)
         return Vote(index, text, parsed.score, "parsed", "", completion.finish_reason)

@@ -34,9 +34,24 @@ _GOES_ON = regex.compile(  # a number that goes on like this is no score
     r"|[ \t*_`]*+[-+=^~×÷][ \t*_`]*+\d|[ \t_`]*+\*[ \t*_`]*+\d"  # 3 - 4, 1 + 1 = 2, 4 * 5
     r"|[ \t]+(?:(?:to|or)[ \t]+)?\d|[\0-\x08\x0e-\x1f\x7f]+\d"  # 3 or 4; a backspace between digits
 )
+_BARE = r"[+-]?\d++(?:[.,]\d++)?+(?![ \t]*(?!(?:or|and|to|out|of)\b)\p{L})"  # not "2 more reasons"
+_IS_ONE_OF_SEVERAL = regex.compile(
+    rf"(?i)[ \t*_`]*+(?:[,;]|,?[ \t*_`]*+(?:or|and|to)\b|&)[ \t*_`]*+{_BARE}"  # "3, 4", "3 and 4"
+    r"|[ \t*_`]*+(?:\||[-=~]+>|[\u2190-\u21ff\u2794-\u27bf\u27f0-\u27ff])[ \t*_`]*+[+-]?\d"  # 3|5, 3 -> 4
+)
+_JOINED = r"[*_`]{0,3}(?:[ \t]{1,8}|-)?[*_`]{0,3}"
+_NOT_OF_ANOTHER = (  # "max_score: 5" and "confidence score: 1" are not the score
+    rf"(?<!(?<![{_WORD}])(?:(?:max|min)\.?|maxim(?:um|al)|minim(?:um|al)|highest|lowest|possible|confidence)"
+    rf"{_JOINED}(?:(?:total|final|overall|achievable|attainable|available|obtainable){_JOINED})?)"
+)
+_MOST_DIGITS = 400  # no finite float has more
 _REST_OF_LINE = regex.compile(r"(?i)[ \t*_`\"'”)\]}>$.!]*(?:points?\b[ \t*_`.!)]*)?(?:\r?\n|\Z)")
 # Dashes, slashes, the decimal and the thousands mark of Arabic.
 _SAME_SIGNS = str.maketrans("\u2212\u2013\u2014\u2012\u2044\u2215\u066b\u066c", "----//.,")
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", "."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,8 @@ def _compile_pattern(pattern: str) -> tuple["regex.Pattern[str]", str, str]:
     head = _flexible(before.rstrip()) + _OPENING
     if not _PLAIN.fullmatch(before):  # `.*` must not eat digits or a sign; a dash of the user's own may stand
         head = _expression(before) + r"(?<!\d)(?<!\d[.,])" + ("" if "-" in before else "(?<![+-])")
+    elif _normalise(before)[:1].isalnum():
+        head = _NOT_OF_ANOTHER + head
     is_plain = after and _PLAIN.fullmatch(after)
     tail = f"{_FILL}{{0,8}}{_flexible(after.strip())}" if is_plain else _expression(after)
     return regex.compile(head + _NUMBER + tail, regex.IGNORECASE), before, after
@@ -156,11 +173,16 @@ class ScoreParser:
             )
         return tuple(str(value) for value in range(math.ceil(low), math.floor(high) + 1))
 
-    def parse(self, text: str) -> ParsedScore:
+    def parse(self, text: str, *, is_cut: bool = False) -> ParsedScore:
         """The score in `text`; the last number at the pattern decides, and is never clipped.
 
-        If that number is out of range or ambiguous ("3-4", "8/10" in a range to 5), no earlier one
-        counts. Decimal commas are read ("4,5" is 4.5). Raises JudgeError if parse_reward fails.
+        If that number is out of range or ambiguous ("3-4", "3, 4", "8/10" in a range to 5), no earlier one
+        counts. Decimal commas are read ("4,5" is 4.5). Behind plain text a number that is said to be another
+        score is none ("max score: 5", "confidence score: 1"). Raises JudgeError if parse_reward fails.
+
+        is_cut: the text ends where its budget did. A number at its very end is ambiguous if a longer whole
+        number of the range begins with it: "Score: 1" in a range to 10 or more, not in one to 5. Without a
+        range it is read as it stands: any number could go on, also that of a judge that never ends.
         """
         if self.parse_reward is not None:
             return self._parse_with_function(text)
@@ -173,22 +195,45 @@ class ScoreParser:
                 last = match if match["srlm_number"] else last
         except TimeoutError:
             return ParsedScore(None, "timeout")
-        return ParsedScore(None, "no_score") if last is None else self._read(last, before, after)
+        return ParsedScore(None, "no_score") if last is None else self._read(last, before, after, is_cut)
 
-    def _read(self, match: "regex.Match[str]", before: str, after: str) -> ParsedScore:
-        text, number, end = match.string, match["srlm_number"], match.end("srlm_number")
-        value = float(number.replace(",", "."))
+    def _read(self, match: "regex.Match[str]", before: str, after: str, is_cut: bool) -> ParsedScore:
+        number, end = match["srlm_number"], match.end("srlm_number")
         if "," in number and len(number) - number.index(",") > 3:  # 1,000: thousands or decimals?
             return ParsedScore(None, "ambiguous")
-        if not after:
-            if share := _DENOMINATOR.match(text, end):
-                end, top = share.end(), float(share[1].replace(",", "."))
-                if top < value if self.score_range is None else top != self.score_range[1]:
-                    return ParsedScore(None, "ambiguous")
-            is_below = "\n" not in before and "\n" in text[match.start() : end] and _PLAIN.fullmatch(before)
-            if _GOES_ON.match(text, end) or (is_below and not _REST_OF_LINE.match(text, end)):
-                return ParsedScore(None, "ambiguous")
-        return self._in_range(value, at_least=0.0)
+        if is_cut and end == len(match.string) and self._may_be_longer(number):
+            return ParsedScore(None, "ambiguous")
+        if not after and self._is_ambiguous(match, before):
+            return ParsedScore(None, "ambiguous")
+        return self._in_range(_value(number), at_least=0.0)
+
+    def _is_ambiguous(self, match: "regex.Match[str]", before: str) -> bool:
+        """Whether what stands behind the number makes it another one, or one of several."""
+        text, value, end = match.string, _value(match["srlm_number"]), match.end("srlm_number")
+        if share := _DENOMINATOR.match(text, end):
+            end, top = share.end(), _value(share[1])
+            if top < value if self.score_range is None else top != self.score_range[1]:
+                return True
+        if _GOES_ON.match(text, end):
+            return True
+        if not _PLAIN.fullmatch(before):
+            return False
+        is_below = "\n" not in before and "\n" in text[match.start() : end]
+        return bool(_IS_ONE_OF_SEVERAL.match(text, end) or (is_below and not _REST_OF_LINE.match(text, end)))
+
+    def _may_be_longer(self, number: str) -> bool:
+        """Whether a whole number of the range begins with this one and has more digits."""
+        digits = number.lstrip("+-")
+        if self.score_range is None or not digits.isdecimal() or len(digits) > _MOST_DIGITS:
+            return False
+        if not int(digits):  # nobody writes 05
+            return False
+        low, high = self.score_range
+        low, high = (-high, -low) if number.startswith("-") else (low, high)
+        first, last = 10 * int(digits), 10 * int(digits) + 9
+        while last < low:
+            first, last = 10 * first, 10 * last + 9
+        return first <= high
 
     def _parse_with_function(self, text: str) -> ParsedScore:
         assert self.parse_reward is not None

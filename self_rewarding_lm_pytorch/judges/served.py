@@ -86,7 +86,7 @@ class ServedJudge:
         verdict = completion.text if self._reasoning is None else self._reasoning.answer(completion.text)
         if verdict is None:
             return Vote(index, completion.text, None, "unparsed", UNFINISHED, completion.finish_reason)
-        parsed = self._parser.parse(verdict)
+        parsed = self._parser.parse(verdict, is_cut=completion.finish_reason == "length")
         if parsed.score is None:
             return Vote(index, completion.text, None, "unparsed", parsed.status, completion.finish_reason)
         return Vote(index, completion.text, parsed.score, "parsed", "", completion.finish_reason)

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from self_rewarding_lm_pytorch.errors import ConfigError
-
-_ROUNDING = 1e-9  # of the scores' range: a score on a band's edge is in it, whatever the last digit says
+from self_rewarding_lm_pytorch.judges.points import at_least
 
 
 @dataclass(frozen=True)
 class LengthControl:
     """Chosen: the shortest response scored in [(1 - rho) high + rho low, high], where high and low are the
     best and the worst score of the visit; rejected: the longest in [low, (1 - rho) low + rho high].
+
+    A score on a band's edge is in it, whatever the last digit of a float says.
 
     rho: 0 <= rho < 0.5. With 0 the best is chosen and the worst rejected, the first among equals, whatever
         their lengths. At 0.5 the bands would meet, and one response could be chosen and rejected.
@@ -43,11 +44,11 @@ class LengthControl:
         """
         places = [place for place, score in enumerate(scores) if not math.isnan(score)]
         high, low = max(scores[place] for place in places), min(scores[place] for place in places)
-        reach = 0.0 if not self.rho else (self.rho + _ROUNDING) * (high - low)
-        upper = [place for place in places if scores[place] == high or scores[place] >= high - reach]
-        lower = [place for place in places if scores[place] == low or scores[place] <= low + reach]
         if not self.rho:
-            return upper[0], lower[0]
+            return scores.index(high), scores.index(low)
+        reach = self.rho * (high - low)
+        upper = [place for place in places if scores[place] == high or at_least(scores[place], high - reach)]
+        lower = [place for place in places if scores[place] == low or at_least(low + reach, scores[place])]
         chosen = min(upper, key=lambda place: (lengths[place], -scores[place]))
         rejected = min(lower, key=lambda place: (-lengths[place], scores[place]))
         return chosen, rejected

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.judges.base import TOO_LONG
+from self_rewarding_lm_pytorch.judges.points import at_least, order
 from self_rewarding_lm_pytorch.preferences.length_control import LengthControl
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Prompt, Skipped
 from self_rewarding_lm_pytorch.text import UNFINISHED
@@ -26,8 +27,11 @@ def best_and_worst(rewards: Tensor) -> tuple[int, int]:
 
 
 def rewards_differ(preferred: float, unpreferred: float) -> bool:
-    """Whether the preferred reward is really higher; equal rewards say nothing."""
-    return preferred > unpreferred
+    """Whether the preferred reward is really higher; rewards equal but for rounding say nothing.
+
+    They are numbers or tensors of one.
+    """
+    return order(float(preferred), float(unpreferred)) > 0
 
 
 def is_not_negative(reward: float) -> bool:
@@ -63,8 +67,8 @@ class PairingRule:
         if math.isnan(high) or math.isnan(low):
             return Skipped(prompt.index, visit, "the picked candidates have no score")
         if not bool(self.is_valid_pair(high, low)):
-            return Skipped(prompt.index, visit, "tie" if high == low else "pair not valid")
-        if high - low < self.min_margin:
+            return Skipped(prompt.index, visit, "tie" if order(high, low) == 0 else "pair not valid")
+        if not at_least(high, low + self.min_margin):
             return Skipped(prompt.index, visit, "margin too small")
         chosen, rejected = candidates[best], candidates[worst]
         if chosen.ids == rejected.ids:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from self_rewarding_lm_pytorch.judges.points import order, same_point
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
 Agreement = Literal["order", "exact"]
@@ -36,17 +36,12 @@ def agrees_in_order(
     ]
     if not others:
         return None
-    return all(score > mean if worths[place] > worth else score < mean for worth, mean in others)
+    return all(order(score, mean) == (1 if worths[place] > worth else -1) for worth, mean in others)
 
 
 def agrees_exactly(score: float, rating: float) -> bool:
     """Whether score and rating are the same whole number once rounded, halves up."""
-    return nearest(score) == nearest(rating)
-
-
-def nearest(score: float) -> int:
-    """The nearest whole number, halves up."""
-    return math.floor(score + 0.5)
+    return same_point(score, rating)
 
 
 def kept_of_each(counts: Counter[int], max_share: float) -> dict[int, int]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from self_rewarding_lm_pytorch.judges.points import nearest
 from self_rewarding_lm_pytorch.judges.template import JudgeTemplate
 from self_rewarding_lm_pytorch.prepare.judge_agreement import (
     Agreement,
@@ -26,7 +27,6 @@ from self_rewarding_lm_pytorch.prepare.judge_agreement import (
     agrees_in_order,
     has_order,
     kept_of_each,
-    nearest,
 )
 from self_rewarding_lm_pytorch.prepare.judge_counts import (
     CUT_OFF,

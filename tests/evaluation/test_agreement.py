@@ -13,6 +13,7 @@ from scipy import stats
 from self_rewarding_lm_pytorch.evaluation.agreement import agreement
 from self_rewarding_lm_pytorch.evaluation.bootstrap import Estimate, measured, resamples
 from self_rewarding_lm_pytorch.evaluation.ranks import kendall, spearman
+from self_rewarding_lm_pytorch.prepare.judge_agreement import agrees_exactly
 from self_rewarding_lm_pytorch.records import JudgedPrompt
 
 
@@ -81,6 +82,27 @@ def test_scores_that_are_absent_are_not_zero(scores: list[list[float | None]]) -
 def test_a_mean_of_votes_is_the_rating_where_it_rounds_to_it() -> None:
     prompts = [judged(n, worth, is_rated=True) for n, worth in enumerate((2, 2, 4, 0))]
     assert values(agreement([[2.4], [2.6], [3.67], [0.0]], prompts), 4)["exact_score"] == 0.75
+
+
+def test_a_half_is_rounded_up_as_where_judge_data_are_prepared() -> None:
+    prompts = [judged(n, worth, is_rated=True) for n, worth in enumerate((1, 3, 5, 3, -2, 2, 2.5))]
+    scores: list[list[float | None]] = [[0.5], [2.5], [4.5], [2.4999999999999996], [-2.5], [2.5], [2.5]]
+    assert values(agreement(scores, prompts), 7)["exact_score"] == pytest.approx(6 / 7)
+    told = [
+        agrees_exactly(own[0] or 0.0, prompt.worths[0]) for own, prompt in zip(scores, prompts, strict=True)
+    ]
+    assert told == [True, True, True, True, True, False, True]
+
+
+def test_scores_that_differ_by_rounding_alone_tie() -> None:
+    prompts = [judged(0, 1, 0), judged(1, 1, 1, 0)]
+    scores: list[list[float | None]] = [[0.1 + 0.2, 0.3], [0.3, 0.1 + 0.2, 0.0]]
+    got = values(agreement(scores, prompts), 2)
+    assert got["tie_share"] == pytest.approx(1 / 3)
+    assert got["exact_match"] == 0.5
+    assert got["best_share"] == pytest.approx(3 / 4)
+    top = values(agreement([[0.3, 0.0], [0.0, 0.0, 0.3]], prompts, top_score=0.1 + 0.2), 2)
+    assert top["best_share"] == 0.5
 
 
 def test_there_must_be_a_score_or_none_for_each_response() -> None:

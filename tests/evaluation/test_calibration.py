@@ -79,6 +79,24 @@ def test_a_histogram_has_every_point_of_the_scale_and_keeps_what_lies_beyond_it(
     assert [each["num"] for each in tenths] == [2, *[0] * 8, 2]
 
 
+def test_halves_go_to_the_point_above_in_every_bin() -> None:
+    bins = histogram([0.5, 1.5, 2.5, 3.5, 4.5, 2.4999999999999996], POINTS)
+    assert [each["num"] for each in bins] == [0, 1, 1, 2, 1, 1]
+    below = histogram([-2.5, -1.5, -0.5, 0.5], Scale(-3, 1, True))
+    assert [(each["score"], each["num"]) for each in below] == [(-3, 0), (-2, 1), (-1, 1), (0, 1), (1, 1)]
+    _, table = rating_errors([[2.5]], [JudgedPrompt(0, "p", ("a",), (3.0,), True)], POINTS)
+    assert [row["score"] for row in table] == [3.0]
+
+
+def test_a_score_on_a_bins_lower_edge_is_in_that_bin() -> None:
+    scale = Scale(1.0, 2.0, False)
+    edges = [1 + tenth / 10 for tenth in range(10)]
+    assert [scale.bin(edge) for edge in edges] == list(range(10))
+    # Both are confidences of 0.6, in a bin with 0.65: one is right and one wrong, a gap of 1.25 - 1 of two.
+    told = [[compared(0.6, 0.6, 1.0), compared(0.65, 0.65, 0.0)]]
+    assert values(probability_errors(told), 1)["ece_probability"] == pytest.approx(0.25 / 2)
+
+
 def test_votes_by_hand() -> None:
     judgments = [
         [judgment(3.0, 3.0, 4.0), judgment(2.0, None, 2.0)],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations_with_replacement
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ import torch
 
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.evaluation.answers import Answer
-from self_rewarding_lm_pytorch.evaluation.head_to_head import Verdict, compare, compares, verdicts
+from self_rewarding_lm_pytorch.evaluation.head_to_head import Verdict, compare, compares, higher, verdicts
 from self_rewarding_lm_pytorch.evaluation.kept import kept
 from self_rewarding_lm_pytorch.evaluation.tournament import judged, pairings, result
 from self_rewarding_lm_pytorch.evaluation.win_rates import win_rate
@@ -20,7 +23,7 @@ from self_rewarding_lm_pytorch.judges.function import FunctionJudge
 from self_rewarding_lm_pytorch.judges.pairwise import PairwiseJudge
 from self_rewarding_lm_pytorch.judges.template import PAIRWISE, JudgeTemplate
 from self_rewarding_lm_pytorch.models.load import policy_for
-from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.records import Judgment, Prompt
 from tests.helpers import Table, byte_codec
 
 PROMPTS = ["a?", "b?", "c?", "d?"]
@@ -70,6 +73,23 @@ def test_scores_within_the_margin_tie() -> None:
     judge = FunctionJudge(length)
     texts = ["abcd", "abc", "a", "abcdefg"], ["abc", "abcd", "abcd", "a"]
     assert compare(judge, PROMPTS, *texts, tie_margin=1) == [0.5, 0.5, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("margin", [Fraction(0), Fraction(1, 3), Fraction(1), Fraction(5, 3)])
+def test_the_margin_of_a_tie_is_that_of_the_exact_means(margin: Fraction) -> None:
+    """All that three votes from 0 to 5 may be; the means are thirds, which no float holds."""
+    votes = list(combinations_with_replacement(range(6), 3))
+    for first in votes:
+        for second in votes:
+            lead = Fraction(sum(first) - sum(second), 3)
+            expected = 0.5 if abs(lead) <= margin else float(lead > 0)
+            both = Judgment(0, 0, 0, fmean(first)), Judgment(0, 0, 1, fmean(second))
+            assert higher(*both, tie_margin=float(margin)).preference == expected, (first, second)
+
+
+def test_scores_that_differ_by_rounding_alone_tie() -> None:
+    both = Judgment(0, 0, 0, 0.1 + 0.2), Judgment(0, 0, 1, 0.3)
+    assert [higher(*order).preference for order in (both, both[::-1])] == [0.5, 0.5]
 
 
 def test_a_response_without_a_score_has_no_verdict_and_the_reason_is_kept() -> None:

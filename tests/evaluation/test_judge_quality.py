@@ -32,6 +32,10 @@ def test_a_mean_of_votes_agrees_when_it_rounds_to_the_label() -> None:
     assert judge_quality([2.4, 2.6, 3.67, 0.0], [2, 2, 4, 0]).exact == 0.75
 
 
+def test_a_half_is_rounded_up() -> None:
+    assert judge_quality([0.5, 2.5, 2.4999999999999996, 2.5], [1, 3, 3, 2]).exact == 0.75
+
+
 def test_where_nothing_can_be_told_it_is_nan_and_not_zero() -> None:
     for scores in ([None, None], [3.0, None]):
         quality = judge_quality(scores, [1, 2])

@@ -103,7 +103,7 @@ def pairwise_card(judged: list[JudgedPrompt], **options: Any) -> ReportCard:
 def test_a_pairwise_judges_card_speaks_of_probabilities_and_places() -> None:
     card = pairwise_card(RATED)
     assert {"brier", "ece_probability", "first_place_wins", "flip_share", "padded_shift"} <= set(card.metrics)
-    assert not {"exact_score", "bias", "vote_agreement"} & set(card.metrics)
+    assert not {"exact_score", "bias", "vote_agreement", "mean_score"} & set(card.metrics)
     assert card.metrics["brier"].num == 6
     assert card.metrics["first_place_wins"].num == 12
     assert value(card, "parse_rate") == 1

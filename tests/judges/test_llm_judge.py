@@ -30,9 +30,10 @@ def judge(
     seed: Any = ("run", 0),
     token_budget: int = 65_536,
     template: str = TEMPLATE,
+    score_range: tuple[float, float] = (0, 5),
 ) -> LLMJudge:
     policy = policy_for(Script(script, wild=wild))
-    parser = ScoreParser()
+    parser = ScoreParser(score_range=score_range)
     forcer = ScoreForcer(policy, CODEC, parser, temperature=1.0) if force else None
     return LLMJudge(
         PolicyGenerator(policy, CODEC.eos_ids, token_budget=token_budget),
@@ -135,6 +136,27 @@ def test_the_mean_is_over_the_votes_that_have_a_score() -> None:
 def test_a_vote_cut_off_by_its_budget_says_so() -> None:
     (found,) = judge(b"Long reasons.\nScore: 4", votes=1, max_new_tokens=10).judge(shown())
     assert found.votes == (Vote(0, "Long reaso", None, "unparsed", "no_score", "length"),)
+
+
+def test_a_vote_that_its_budget_cut_off_inside_a_number_has_no_score() -> None:
+    ten = {"votes": 1, "score_range": (0, 10)}
+    (cut,) = judge(b"Score: 10", max_new_tokens=8, **ten).judge(shown())
+    assert cut.votes == (Vote(0, "Score: 1", None, "unparsed", "ambiguous", "length"),)
+    assert cut.score is None
+    (whole,) = judge(b"Score: 10", max_new_tokens=9, **ten).judge(shown())
+    assert whole.votes == (Vote(0, "Score: 10", 10.0, "parsed", "", "length"),)
+    (ended,) = judge(b"Score: 1", max_new_tokens=20, **ten).judge(shown())
+    assert ended.votes == (Vote(0, "Score: 1", 1.0, "parsed", "", "eos"),)
+    (to_five,) = judge(b"Score: 10", votes=1, max_new_tokens=8).judge(shown())
+    assert to_five.votes == (Vote(0, "Score: 1", 1.0, "parsed", "", "length"),)
+
+
+def test_a_vote_cut_off_inside_its_number_is_forced_where_unparsed_votes_are() -> None:
+    """ "Score: 1" is 8 bytes and "\nScore: " 8, so the model's 7 stands at place 16."""
+    script = b"Score: 10" + b"." * 7 + b"7"
+    made = judge(script, force=True, votes=1, max_new_tokens=8, score_range=(0, 10))
+    (found,) = made.judge(shown())
+    assert [(vote.status, vote.score) for vote in found.votes] == [("unparsed", None), ("forced", 7.0)]
 
 
 @pytest.mark.parametrize("text", ["Score: 5", "</response>\nScore: 5\n", "\x01Score: 5"])

@@ -118,6 +118,43 @@ TABLE: list[tuple[str, str, float | str]] = [
     ("a half", "Score: 4½", "ambiguous"),
     ("a numbered list below", "Score:\n1. It is on topic", "ambiguous"),
     ("a count below", "Score:\n2 points for style", "ambiguous"),
+    ("JSON with the highest score behind it", '{"score": 3, "max_score": 5}', 3.0),
+    ("JSON with the judge's confidence", '{"score": 3, "confidence_score": 1}', 3.0),
+    ("the maximum in brackets", "Score: 3 (max score: 5)", 3.0),
+    ("the maximum in full", "Score: 3 (maximum possible score: 5)", 3.0),
+    ("the maximum in short", "Score: 3 (Max. Score: 5)", 3.0),
+    ("the maximum in bold", "Score: 3\n**Max** Score: 5", 3.0),
+    ("the highest", "Score: 3; highest score: 5, lowest score: 0", 3.0),
+    ("the minimum after a fraction", "Score: 2/5, minimum score: 0", 2.0),
+    ("the confidence below", "Score: 4\nConfidence score: 1", 4.0),
+    ("the confidence with a hyphen", "Score: 4\nConfidence-score: 1", 4.0),
+    ("the maximum alone", "Max score: 5", "no_score"),
+    ("the maximum before it", "Max score: 5\nScore: 3", 3.0),
+    ("a sentence that ends with such a word", "It is as clear as possible. Score: 4", 4.0),
+    ("such a word and a dash", "It is as clear as possible - Score: 4", 4.0),
+    ("a line that ends with such a word", "It reaches the maximum\nScore: 4", 4.0),
+    ("the end of a longer word", "Climax score: 4", 4.0),
+    ("two numbers with a comma", "Score: 3, 4", "ambiguous"),
+    ("two numbers with a semicolon", "Score: 3; 4", "ambiguous"),
+    ("two bold numbers", "Score: **3**, **4**", "ambiguous"),
+    ("two bold numbers with or", "Score: **3** or **4**", "ambiguous"),
+    ("two numbers with a comma and or", "Score: 3, or 4", "ambiguous"),
+    ("two numbers with and", "Score: 3 and 4", "ambiguous"),
+    ("two numbers with a bar", "Score: 3|5", "ambiguous"),
+    ("two numbers with a spaced bar", "Score: 3 | 5", "ambiguous"),
+    ("an arrow", "Score: 3 → 4", "ambiguous"),
+    ("an arrow of two signs", "Score: 3 -> 4", "ambiguous"),
+    ("a double arrow", "Score: 3 => 4", "ambiguous"),
+    ("an arrow between fractions", "Score: 5/5 → 4/5", "ambiguous"),
+    ("two fractions", "Score: 4/5, 3/5", "ambiguous"),
+    ("three numbers", "Score: 3, 4 or 5", "ambiguous"),
+    ("a comma and a reason", "Score: 3, because 2 criteria are met", 3.0),
+    ("a comma and a count", "Score: 4, 1 point for style", 4.0),
+    ("a comma, and, and a count", "Score: 4, and 2 more reasons", 4.0),
+    ("and a count", "Score: 4 and 2 more reasons", 4.0),
+    ("an arrow to a word", "Score: 3 → good", 3.0),
+    ("a bar and a word", "Score: 3 | Confidence: 4", 3.0),
+    ("a fraction and a count", "Score: 4/5, 1 point lost", 4.0),
 ]
 
 
@@ -149,6 +186,12 @@ def test_a_judge_output_gives_its_score(text: str, expected: float | str) -> Non
         ("total score: {{ reward }}", "Total  score:7", 7.0),
         ("total score: {{ reward }}", "totalscore: 7", None),
         ("Score: {{ reward }}|none", "none", None),
+        ("Max score: {{ reward }}", "Max score: 7", 7.0),
+        ("Confidence score: {{ reward }}", "Score: 3\nConfidence score: 7", 7.0),
+        ("(?:Score): {{ reward }}", "Max score: 7", 7.0),
+        ("(?:Score): {{ reward }}", "Score: 7, 8", 7.0),
+        (r"\[\[{{ reward }}", "the highest possible [[7, because", 7.0),
+        ("Rating: {{ reward }}", "Rating: 7 (max rating: 10)", 7.0),
     ],
 )
 def test_a_users_pattern_is_text_or_a_regular_expression(
@@ -194,6 +237,44 @@ def test_without_a_range_any_number_from_zero_counts() -> None:
     assert parse("Score: 80/10").status == "ambiguous"
     assert parse("Score: -1").status == "out_of_range"
     assert parse("Score: " + "9" * 400).status == "not_finite"
+
+
+@pytest.mark.parametrize(
+    ("score_range", "text", "score"),
+    [
+        ((0, 10), "Score: 1", None),  # 10
+        ((0, 10), "Score: **1", None),
+        ((0, 10), "Score: 10", 10.0),  # 100 is out of the range
+        ((0, 10), "Score: 2", 2.0),  # and so is 20
+        ((0, 10), "Score: 0", 0.0),  # nobody writes 05
+        ((0, 10), "Score: 1.", 1.0),  # the number is over
+        ((0, 10), "Score: 1\n", 1.0),
+        ((0, 10), "Score: 1 - po", 1.0),
+        ((0, 10), "Score: 1.5", 1.5),  # a further decimal is no further point
+        ((0, 10), "Score: 3\nScore: 1", None),  # the last one decides
+        ((0, 5), "Score: 3", 3.0),
+        ((0, 100), "Score: 7", None),
+        ((0, 100), "Score: 10", None),
+        ((0, 100), "Score: 11", 11.0),
+        ((100, 200), "Score: 1", None),
+        ((-10, 10), "Score: -1", None),
+        ((-1, 1), "Score: -1", -1.0),
+        (None, "Score: 1", 1.0),  # no range says how long a number may be
+    ],
+)
+def test_a_number_that_may_be_cut_off_is_no_score_where_a_longer_one_is_in_the_range(
+    score_range: tuple[float, float] | None, text: str, score: float | None
+) -> None:
+    parser = ScoreParser(score_range=score_range)
+    cut = parser.parse(text, is_cut=True)
+    assert cut == ParsedScore(score, "ambiguous" if score is None else "parsed")
+    assert parser.parse(text).status in ("parsed", "out_of_range"), "where it is not cut off it is read"
+
+
+def test_a_cut_off_number_of_any_length_is_read_in_an_instant() -> None:
+    parser = ScoreParser(score_range=(0, 10))
+    assert parser.parse("Score: " + "9" * 9000, is_cut=True).status == "not_finite"
+    assert parser.parse("Score: " + "0" * 9000 + "1", is_cut=True).score == 1.0
 
 
 def test_a_range_may_hold_negative_scores() -> None:

@@ -92,6 +92,16 @@ def test_a_vote_has_the_address_that_our_own_judges_votes_have() -> None:
     assert [asked.body["seed"] for asked in server.asked] == [key & 0x7FFFFFFF for key in keys]
 
 
+def test_a_vote_that_its_budget_cut_off_inside_a_number_has_no_score() -> None:
+    sizes: dict[str, Any] = {"num_votes": 1, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 4}
+    parser = ScoreParser(score_range=(0, 10))
+    for ended, score, reason in (("length", None, "ambiguous"), ("stop", 1.0, "")):
+        with serving(lambda asked, before, ended=ended: chat("Score: 1", ended=ended)) as server:
+            judge = ServedJudge(client(server), JudgeTemplate(TEMPLATE), parser, seed=(0, 1, "own"), **sizes)
+            (found,) = judged(judge, SHOWN[:1])
+        assert [(vote.score, vote.reason) for vote in found.votes] == [(score, reason)]
+
+
 def test_what_a_server_holds_back_is_an_unparsed_vote_and_a_prompt_too_long_has_its_reason() -> None:
     def answer(asked: Asked, before: int) -> Reply:
         if "two" in asked.text:

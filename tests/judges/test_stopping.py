@@ -130,6 +130,21 @@ def test_a_score_in_passing_is_not_the_one_to_end_with() -> None:
     assert kept(byte_codec(), stop, text + "and on") == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Max score: 5\nScore: 3\n",
+        "Score: see below.\nMax score: 5\nScore: 3\n",
+        "Score: 3, 4\nSo:\nScore: 3\n",
+        "Score: 2 -> 3\nSo:\nScore: 3\n",
+        "Score: 3 (max score: 5)\n",
+    ],
+)
+def test_a_vote_ends_where_the_parser_reads_the_score_and_at_no_other_number(text: str) -> None:
+    assert kept(CODEC, VoteStop(CODEC, parser=ScoreParser()), text + "and on") == text
+    assert ScoreParser().parse(text).score == 3
+
+
 def test_either_rule_may_be_used_alone_or_both_together() -> None:
     both = VoteStop(CODEC, parser=ScoreParser(), strings=["END"])
     assert kept(CODEC, both, "Score: 4\nEND.") == "Score: 4\n"

@@ -37,6 +37,12 @@ def test_a_score_on_the_edge_of_a_band_is_in_it() -> None:
     assert LengthControl(0.25).pick(scores, [9, 1, 1, 9]) == (1, 3)
 
 
+def test_a_score_on_the_edge_is_in_the_band_however_narrow_the_range_is() -> None:
+    """Rho 0.1 of a range of 0.001: the edges are the second and the last score."""
+    scores = [10000000.0037, 10000000.0036, 10000000.0027, 10000000.0028]
+    assert LengthControl(0.1).pick(scores, [9, 1, 1, 9]) == (1, 3)
+
+
 def test_of_equally_long_responses_the_score_decides_and_then_the_first() -> None:
     rule = LengthControl(0.4)
     assert rule.pick([4.0, 5.0, 5.0, 1.0, 0.0, 0.0], [7] * 6) == (1, 4)

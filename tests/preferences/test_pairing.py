@@ -3,6 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations_with_replacement
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -136,6 +139,31 @@ def test_the_chosen_must_lead_by_the_margin(margin: float, makes_a_pair: bool) -
         assert reason(found) == "margin too small"
 
 
+@pytest.mark.parametrize("margin", [Fraction(0), Fraction(1, 3), Fraction(1, 2), Fraction(1), Fraction(5, 3)])
+def test_a_pair_of_any_three_votes_leads_by_the_margin_as_the_exact_means_do(margin: Fraction) -> None:
+    """All votes from 0 to 5; the means are thirds, which no float holds."""
+    votes = list(combinations_with_replacement(range(6), 3))
+    rule, asked = PairingRule(min_margin=float(margin)), prompt(7)
+    candidates = [candidate(7, i, f"answer {i}") for i in range(2)]
+    for first in votes:
+        for second in votes:
+            judgments = [Judgment(7, 0, i, fmean(own)) for i, own in enumerate((first, second))]
+            found = rule.pair(asked, 0, candidates, judgments)
+            lead = Fraction(sum(first) - sum(second), 3)
+            if lead and abs(lead) >= margin:
+                assert indices(found) == ((0, 1) if lead > 0 else (1, 0)), (first, second)
+            else:
+                assert isinstance(found, Skipped), (first, second)
+                assert found.reason == ("margin too small" if lead else "tie"), (first, second)
+
+
+def test_means_that_differ_by_rounding_alone_are_a_tie() -> None:
+    scores = fmean([0.1, 0.2]), fmean([0.0, 0.3])
+    assert scores[0] > scores[1], "both are 0.15"
+    assert reason(outcome(*scores)) == "tie"
+    assert not rewards_differ(*scores)
+
+
 def test_a_pairs_scores_are_the_judges_own_to_the_last_digit() -> None:
     """Three votes of 4, 4 and 5 mean 13/3, which no float32 holds."""
     found = outcome(13 / 3, 10 / 3)
@@ -220,6 +248,8 @@ def test_best_and_worst_are_the_extremes_of_those_that_have_a_score(scores: list
         (is_not_negative, (math.nan,), False),
         (rewards_differ, (2.0, 1.0), True),
         (rewards_differ, (1.0, 1.0), False),
+        (rewards_differ, (torch.tensor(2.0), torch.tensor(1.0)), True),
+        (rewards_differ, (torch.tensor(1.0), torch.tensor(1.0)), False),
         (always, (-9.0,), True),
     ],
 )

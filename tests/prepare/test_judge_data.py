@@ -46,6 +46,7 @@ TEMPLATE = JudgeTemplate("judge {{ prompt }} {{ response }}:")
         (2, 0, (0, -1, -2), (4.0, None, 1.0), True),  # what has no score is not compared
         (5, 0, (0, -1, -2), (4.0, None, None), None),
         (5, 0, (1, 1), (4.0, 1.0), None),
+        (0.1 + 0.2, 0, (1, 0), (0.3, 0.3), False),  # over 0.3 by rounding alone
     ],
 )
 def test_a_vote_agrees_in_order_when_it_stands_where_people_put_its_response(
@@ -72,7 +73,15 @@ def test_a_judge_that_scores_as_people_do_always_agrees_and_its_mirror_never(
 
 @pytest.mark.parametrize(
     ("score", "rating", "same"),
-    [(4, 4, True), (3.5, 4, True), (2.5, 3, True), (2.49, 3, False), (4, 3.5, True), (4, 5, False)],
+    [
+        (4, 4, True),
+        (3.5, 4, True),
+        (2.5, 3, True),
+        (2.4999999999999996, 3, True),
+        (2.49, 3, False),
+        (4, 3.5, True),
+        (4, 5, False),
+    ],
 )
 def test_exact_agreement_rounds_halves_up(score: float, rating: float, same: bool) -> None:
     assert agrees_exactly(score, rating) is same
