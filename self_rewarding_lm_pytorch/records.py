@@ -3,7 +3,7 @@
 Shapes: B rows, T positions. Padding is known by `lengths` alone, never by comparing ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,14 +17,21 @@ VoteStatus = Literal["parsed", "forced", "expected", "unparsed"]
 
 
 Role = Literal["system", "user", "assistant"]
+Weight = Literal[0, 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Two that say the same are equal, whatever they weigh."""
 
     role: Role
     content: str
+    weight: Weight = field(default=1, compare=False)  # 0: context alone, where its conversation is trained on
+
+    @property
+    def is_trained_on(self) -> bool:
+        """Whether it is a target, where its conversation is trained on."""
+        return self.role == "assistant" and self.weight == 1
 
 
 Conversation = tuple[Message, ...]

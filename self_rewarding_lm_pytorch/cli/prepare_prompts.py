@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def prompts(
     model: Annotated[str, typer.Argument(help="A folder, a hub name or module:factory; it writes them.")],
-    seeds: Annotated[Path, typer.Argument(help="Prompts by people: JSON Lines, JSON, CSV, Parquet or text.")],
+    seeds: Annotated[
+        Path, typer.Argument(help="Prompts by people: JSON Lines, JSON, CSV, TSV, Parquet or text.")
+    ],
     out: Annotated[Path, typer.Option(help="The new prompts, JSON Lines of {prompt}.")],
     num: Annotated[int, typer.Option(help="New prompts wanted.", min=1)],
     evaluation_set: Annotated[

@@ -146,11 +146,7 @@ def _example(row: Any, number: int, use: Use, first: Any) -> dict[str, Any]:
 
 def _turns(turns: Any, *, is_trained_on: bool = False) -> list[dict[str, Any]]:
     return [
-        {
-            "role": turn.role,
-            "content": turn.content,
-            "is_trained_on": is_trained_on and turn.role == "assistant",
-        }
+        {"role": turn.role, "content": turn.content, "is_trained_on": is_trained_on and turn.is_trained_on}
         for turn in turns
     ]
 

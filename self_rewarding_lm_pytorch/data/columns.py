@@ -12,7 +12,7 @@ from self_rewarding_lm_pytorch.data.texts import checked_text
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Conversation, Message
 
-__all__ = ["checked_text", "pair_of", "prompt_of", "prompt_text", "supervised_of"]
+__all__ = ["answered_of", "checked_text", "pair_of", "prompt_of", "prompt_text", "supervised_of"]
 
 _BETWEEN = "\n\n"  # what the system says and a question, where both must be one text
 
@@ -60,8 +60,19 @@ def prompt_text(row: Any, number: int) -> str:
 def supervised_of(row: Any, number: int) -> Conversation:
     """A row of a supervised set: a conversation that ends with an assistant's message.
 
-    Raises DataError with the row's number.
+    Raises DataError with the row's number, also where no message of it is to be trained on.
     """
+    turns = answered_of(row, number)
+    if not any(turn.is_trained_on for turn in turns):
+        raise DataError(
+            f"item {number}: each of its answers has weight 0, so there is nothing to train on; give one "
+            "that is to be learned weight 1, or take the row out"
+        )
+    return turns
+
+
+def answered_of(row: Any, number: int) -> Conversation:
+    """A row whose last answer is looked at: the same, whatever its messages weigh."""
     where = f"item {number}"
     roles = Roles.of(row, number)
     is_told_twice = roles.has("messages") and roles.has("prompt") and roles.has("response")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from self_rewarding_lm_pytorch.data.texts import checked_text
 from self_rewarding_lm_pytorch.errors import DataError
-from self_rewarding_lm_pytorch.records import Conversation, Message, Role
+from self_rewarding_lm_pytorch.records import Conversation, Message, Role, Weight
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -33,8 +34,8 @@ def is_messages(value: Any) -> bool:
 def conversation_of(value: Any, where: str) -> Conversation:
     """The messages of a cell, in order. Raises DataError for what is no message, tools, and pictures.
 
-    value: {role, content} or {from, value} each; content may be a list of text parts. One message may
-        stand alone, outside a list.
+    value: {role, content} or {from, value} each; content may be a list of text parts. An assistant's may
+        have a weight, 0 or 1. One message may stand alone, outside a list.
     """
     given = _single(value) if isinstance(value, Mapping) else value
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
@@ -43,6 +44,12 @@ def conversation_of(value: Any, where: str) -> Conversation:
             "{role, content} or {from, value}"
         )
     return tuple(_message(one, f"{where}, message {place}") for place, one in enumerate(given))
+
+
+def has_weights(value: Any) -> bool:
+    """Whether a cell's messages tell of any which it weighs."""
+    given = _single(value) if isinstance(value, Mapping) else value
+    return any("weight" in one for one in given)
 
 
 def in_order(turns: Conversation, where: str) -> Conversation:
@@ -63,13 +70,17 @@ def in_order(turns: Conversation, where: str) -> Conversation:
 
 
 def first_turn(value: Any, number: int) -> dict[str, Any]:
-    """{prompt, response} of the first question; what the system is told before it belongs to the prompt."""
+    """{prompt, response} of the first question; what the system is told before it belongs to the prompt.
+
+    An answer that is not trained on stays a message, which says so.
+    """
     turns: list[Message] = []
     given = _single(value) if isinstance(value, Mapping) else value
-    for one in given if isinstance(given, Sequence) and not isinstance(given, str) else ():
+    messages = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    for place, one in enumerate(messages):
         if not _is_message(one) or not (one.get("content") or one.get("value")):
             break
-        turns.append(_message(one, f"item {number}"))
+        turns.append(_message(one, f"item {number}, message {place}"))
         if turns[-1].role == "assistant":
             break
     if tuple(turn.role for turn in turns) not in (("user", "assistant"), ("system", "user", "assistant")):
@@ -78,7 +89,11 @@ def first_turn(value: Any, number: int) -> dict[str, Any]:
             f"{value!r:.100}"
         )
     *asked, answer = turns
-    return {"prompt": "\n\n".join(turn.content for turn in asked), "response": answer.content}
+    kept = {"role": "assistant", "content": answer.content, "weight": 0}
+    return {
+        "prompt": "\n\n".join(turn.content for turn in asked),
+        "response": answer.content if answer.is_trained_on else [kept],
+    }
 
 
 def _single(value: Mapping[str, Any]) -> list[Any]:
@@ -111,7 +126,27 @@ def _message(given: Any, where: str) -> Message:
         raise DataError(
             f"{where} is an empty response, which would train on nothing: write it, or take the row out"
         )
-    return Message(role, checked_text(text, where))
+    return Message(role, checked_text(text, where), _weight(given.get("weight"), role, where))
+
+
+def _weight(given: Any, role: Role, where: str) -> Weight:
+    """As OpenAI's fine-tuning data have it: of weight 0 is what is not trained on."""
+    is_number = isinstance(given, Real) and not isinstance(given, bool)
+    if given is None:
+        return 1
+    if is_number and given == 0:
+        return 0
+    if role != "assistant":
+        raise DataError(
+            f"{where} is the {role}'s and has the weight {given!r:.40}, but only the assistant's messages "
+            "are trained on; take the weight out"
+        )
+    if is_number and given == 1:
+        return 1
+    raise DataError(
+        f"{where} has the weight {given!r:.40}; a message is trained on (1) or not (0), and graded weights "
+        "are not supported: write 0 or 1, or take the weight out"
+    )
 
 
 def _joined_parts(content: Any, where: str) -> str:

@@ -1,7 +1,8 @@
 """The forms that data come in, found by a row's columns, and what each is used as.
 
     alpaca                      {instruction, output}, with input (or context), system, history
-    OpenAI messages             {messages: [{role, content}, ...]}; content is text, or a list of text parts
+    OpenAI messages             {messages: [{role, content}, ...]}; content is text, or a list of text parts;
+                                weight 0 of an assistant's message: it is not trained on
     ShareGPT                    {conversations: [{from, value}, ...]}, with system
     prompt/completion           {prompt, completion} and other names for them, as text or as messages
     prompt/chosen/rejected      as text, or as messages, which may repeat the prompt; it may then be missing
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_of, supervised_of
-from self_rewarding_lm_pytorch.data.conversations import conversation_of, is_messages
+from self_rewarding_lm_pytorch.data.conversations import conversation_of, has_weights, is_messages
 from self_rewarding_lm_pytorch.data.counts import count_rows
 from self_rewarding_lm_pytorch.data.open_assistant import is_message, is_tree
 from self_rewarding_lm_pytorch.data.readers import Source, each_row, is_in_files, parts_of
@@ -156,7 +157,8 @@ def _as_prompts(row: Mapping[str, Any], roles: Roles) -> Form:
 def _as_supervised(row: Mapping[str, Any], roles: Roles) -> Form:
     if roles.has("messages") and not roles.has("response"):
         column = roles.columns["messages"][0]
-        trained = {"trained on": f"every answer in {column}"}
+        but = " but those of weight 0" if has_weights(row[column]) else ""
+        trained = {"trained on": f"every answer in {column}{but}"}
         return _form(_conversation_name(row[column]), trained, roles, used=(column,))
     prompt, response = roles.columns["prompt"][0], roles.columns["response"][0]
     name = "alpaca" if (prompt, response) == ("instruction", "output") else f"{prompt}/{response}"

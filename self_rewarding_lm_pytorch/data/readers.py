@@ -1,4 +1,4 @@
-"""What people bring, read into rows: JSON Lines, JSON, CSV, Parquet, plain text, the hub, or any sequence.
+"""What people bring, as rows: JSON Lines, JSON, CSV, TSV, Parquet, plain text, the hub, or any sequence.
 
 Rows are read as they are asked for: of a file, or of a data set that `datasets` reads, no more than a batch
 is held. Open Assistant's messages are held while they are read.

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSON Lines, CSV and plain text files, read one at a time, with the place of what is wrong."""
+"""Rows of JSON, JSON Lines, CSV, TSV and plain text files, one at a time, with the place of what is wrong."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from self_rewarding_lm_pytorch.data.json_values import json_file, json_value
 from self_rewarding_lm_pytorch.data.lines import PACKED, lines, unreadable
 from self_rewarding_lm_pytorch.errors import DataError
 
-READ = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+READ = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _NOT_READ = (".zst", ".zip", ".tar", ".tgz", ".xlsx", ".xls", ".pkl", ".pickle", ".pt", ".npy")
 
-
-_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Of a table's cells, by its ending."""
+_SEPARATOR_NAMES = {",": "commas", "\t": "tabs"}
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value|weight)["']\s*:""")
 
 
 def ending_of(path: Path | str) -> str:
@@ -39,8 +41,8 @@ def text_file_rows(path: Path) -> Iterator[Any]:
     try:
         if ending == ".json":
             yield from json_file(path)
-        elif ending == ".csv":
-            yield from _csv_rows(path)
+        elif ending in _SEPARATORS:
+            yield from _table_rows(path, _SEPARATORS[ending])
         elif ending == ".txt":
             yield from (line.rstrip("\r\n") for _, line in lines(path) if line.strip())
         else:
@@ -49,25 +51,25 @@ def text_file_rows(path: Path) -> Iterator[Any]:
         raise unreadable(path, error) from error
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+def _table_rows(path: Path, separator: str) -> Iterator[dict[str, str]]:
     csv.field_size_limit(2**31 - 1)  # of a cell; Python's own is 128 KiB, and holds for the whole process
-    reader = csv.reader((line for _, line in lines(path)), strict=True)
+    reader = csv.reader((line for _, line in lines(path)), strict=True, delimiter=separator)
     try:
         header = next(reader, [])
-        _check_header(header, path)
+        _check_header(header, path, separator)
         for row in reader:
             if row and len(row) != len(header):
                 raise DataError(
                     f"{path}, line {reader.line_num}: {len(row)} cells, but the header names {len(header)} "
-                    f"({', '.join(header):.80}); put texts that hold commas into double quotes. The first "
-                    f"cell is {row[0][:60]!r}"
+                    f"({', '.join(header):.80}); put texts that hold {_SEPARATOR_NAMES[separator]} into "
+                    f"double quotes. The first cell is {row[0][:60]!r}"
                 )
             if row:
                 yield dict(zip(header, map(_cell, row), strict=True))
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num}: not CSV ({error}); a text in double quotes needs both of them, "
-            "and each of its own written twice"
+            f"{path}, line {reader.line_num}: not {ending_of(path)[1:].upper()} ({error}); a text in double "
+            "quotes needs both of them, and each of its own written twice"
         ) from error
 
 
@@ -85,14 +87,15 @@ def _cell(text: str) -> Any:
     return text
 
 
-def _check_header(header: list[str], path: Path) -> None:
+def _check_header(header: list[str], path: Path, separator: str) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(
             f"{path} has two columns called {twice[0]!r}, of which only one would be read; rename one"
         )
-    if len(header) == 1 and (found := next((mark for mark in ";\t|" if mark in header[0]), "")):
+    others = [mark for mark in ";\t|," if mark != separator]
+    if len(header) == 1 and (found := next((mark for mark in others if mark in header[0]), "")):
         raise DataError(
             f"{path} has one column, {header[0][:80]!r}: its cells are kept apart by {found!r}; save it with "
-            "commas"
+            f"{_SEPARATOR_NAMES[separator]}"
         )

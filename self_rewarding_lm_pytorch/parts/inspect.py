@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_of, supervised_of
+from self_rewarding_lm_pytorch.data.columns import answered_of, pair_of, prompt_of, supervised_of
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.parts.rows import Asked, plain, prompt_record
@@ -95,7 +95,7 @@ def _kind_of(values: Any, row: int) -> Kind:
     if isinstance(values, Mapping) and {"chosen", "rejected"} <= set(values):
         return "pair"
     try:
-        supervised_of(values, row)
+        answered_of(values, row)
     except DataError as error:
         try:
             prompt_of(values, row)
@@ -110,7 +110,7 @@ def _answered(values: Any, row: int) -> tuple[Asked, str]:
     if _kind_of(values, row) == "pair":
         asked, chosen, _ = pair_of(values, row)
         return plain(asked), chosen
-    conversation = supervised_of(values, row)
+    conversation = answered_of(values, row)
     return plain(conversation[:-1]), conversation[-1].content
 
 

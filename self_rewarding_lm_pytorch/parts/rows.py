@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from self_rewarding_lm_pytorch.data.columns import prompt_of, supervised_of
+from self_rewarding_lm_pytorch.data.columns import answered_of, prompt_of
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Candidate, Conversation, FinishReason, Prompt
@@ -93,7 +93,7 @@ def _numbered(values: Mapping[str, Any], number: int) -> Answer:
 def _counted(
     values: Any, number: int, numbers: dict[Asked, int], found: Mapping[int, Sequence[Answer]]
 ) -> Answer:
-    conversation = supervised_of(values, number)
+    conversation = answered_of(values, number)
     prompt = plain(conversation[:-1])
     index = numbers.setdefault(prompt, len(numbers))
     place = len(found.get(index, ()))

@@ -83,15 +83,16 @@ def examples_from_conversation(
 ) -> list[Example]:
     """A conversation that ends with an assistant's message, with the assistant's turns as targets.
 
-    last_only: only the last is; all before it is prompt. Normally one example: its ids begin, for each target
-    turn, with the prompt that the turn was the answer to, as it is sampled from. Where the template shows
-    earlier turns otherwise than they were generated (without their reasoning, say), several examples.
-    Raises DataError for roles out of order, and for what cannot be rendered.
+    Turns of weight 0 are none: before a target they are part of its prompt, behind the last one they are left
+    out. last_only: only the last turn is a target; all before it is prompt. Normally one example: its ids
+    begin, for each target turn, with the prompt that the turn was the answer to, as it is sampled from.
+    Where the template shows earlier turns otherwise than they were generated (without their reasoning, say),
+    several examples. Raises DataError for roles out of order, for what cannot be rendered, and where there is
+    no target.
     """
     checked(conversation, ends_with="assistant")
-    places = [place for place, turn in enumerate(conversation) if turn.role == "assistant"]
     made: list[tuple[list[int], list[bool]]] = []
-    for place in places[-1:] if last_only else places:
+    for place in _targets(conversation, last_only):
         before = as_asked(conversation[:place])
         head = codec.prompt_ids(before)
         own = codec.response_ids(before, conversation[place].content)
@@ -99,6 +100,22 @@ def examples_from_conversation(
         is_target = is_target + [False] * (len(head) - len(ids)) + [True] * len(own)
         made.append(([*head, *own], is_target))
     return [_example(ids, is_target) for ids, is_target in made]
+
+
+def _targets(conversation: Conversation, last_only: bool) -> list[int]:
+    """The places of the turns that are trained on. Raises DataError where there are none."""
+    places = [place for place, turn in enumerate(conversation) if turn.is_trained_on]
+    if last_only and places[-1:] != [len(conversation) - 1]:
+        raise DataError(
+            "the last answer has weight 0, but here the last answer of a conversation is the one that is "
+            "trained on; give it weight 1, end the conversation with an answer before it, or take it out"
+        )
+    if not places:
+        raise DataError(
+            "each answer of the conversation has weight 0, so there is nothing to train on; give one that is "
+            "to be learned weight 1, or take the conversation out"
+        )
+    return places[-1:] if last_only else places
 
 
 def _begins(head: tuple[int, ...], ids: list[int]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from self_rewarding_lm_pytorch.records import Conversation, Message
@@ -17,6 +17,8 @@ from self_rewarding_lm_pytorch.text.ids import known_ids
 from self_rewarding_lm_pytorch.text.rendering import Rendering, rendering_fault
 from self_rewarding_lm_pytorch.text.special_tokens import SpecialTokens, spelled_as_one
 from self_rewarding_lm_pytorch.text.templates import CHATML_MARKS, TEMPLATES, marks_are_missing
+
+_PROBE = "x"
 
 
 class HuggingFaceCodec(Rendering):
@@ -93,12 +95,30 @@ class HuggingFaceCodec(Rendering):
 
     def response_ids(self, prompt: str | Conversation, response: str) -> tuple[int, ...]:
         # A response is tokenized where it stands, because a word's tokens depend on what precedes it.
-        response = self._told(response) if self.has_chat_template else response
-        before = self._template_tail if self.has_chat_template else plain_text(self._turns(prompt))
-        head = self._tail_ids if self.has_chat_template else self.continuation_ids(before)
-        whole = self.continuation_ids(before + self._lead + response)
-        ids = whole[len(head) :] if whole[: len(head)] == head else self._alone(response)
+        if self.has_chat_template:
+            ids = self._in_chat(self._lead + self._told(response))
+        else:
+            ids = self._behind(plain_text(self._turns(prompt)), response)
         return ids + known_ids(self.eos_ids[:1], "", self._vocab_size)
+
+    def _in_chat(self, response: str) -> tuple[int, ...]:
+        """Behind the last special token before it, which may take blanks, or begin a word, as a text does."""
+        head, whole = self._opened, self._template_ids(self._last_mark + self._template_tail + response)
+        own = whole[len(head) :]
+        is_text = whole[: len(head)] == head and not self._special.among(own)
+        return own if is_text else self._spelling(response)
+
+    def _spelling(self, response: str) -> tuple[int, ...]:
+        """One that spells a special token, or is joined to what precedes it: all of it is text."""
+        if self._last_mark:
+            plain = self._template_ids(self._last_mark + self._template_tail + _PROBE)[len(self._opened) :]
+            ways = (partial(self._behind, self._template_tail), self.continuation_ids, self._amid)
+            return next((way for way in ways if way(_PROBE) == plain), ways[0])(response)
+        return self._behind(self._template_tail, response)
+
+    def _behind(self, before: str, response: str) -> tuple[int, ...]:
+        head, whole = self.continuation_ids(before), self.continuation_ids(before + response)
+        return whole[len(head) :] if whole[: len(head)] == head else self._alone(response)
 
     def _told(self, response: str) -> str:
         """As the template shows it: without blanks that it trims, or a mark that it has written already."""
@@ -125,10 +145,23 @@ class HuggingFaceCodec(Rendering):
         return next((trimmed for trimmed, answer in ways if shown(answer) == plain), str)
 
     def _alone(self, response: str) -> tuple[int, ...]:
-        """Where a tokenizer joins the response to what precedes it."""
-        led = self.continuation_ids(self._lead + response)
-        # Some tokenizers begin every text with a blank, which is the template's then.
-        return led if self.decode(led) == response else self.continuation_ids(response)
+        """Where a tokenizer joins the response to what precedes it: the first way that reads as it does.
+
+        Some tokenizers begin every text with a blank, which may be the response's own, or must not be there.
+        """
+        own = self.continuation_ids(response.removeprefix(self._lead))
+        ways = (
+            self.continuation_ids(response),
+            own,
+            self.continuation_ids(response[1:]),
+            self._amid(response),
+        )
+        return next((ids for ids in ways if self._decoded(ids) == response), own)
+
+    def _amid(self, text: str) -> tuple[int, ...]:
+        """As a text is tokenized behind a line's end."""
+        head, whole = self.continuation_ids("\n"), self.continuation_ids("\n" + text)
+        return whole[len(head) :] if whole[: len(head)] == head else self.continuation_ids(text)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
         ids = self._ids(text, add_special_tokens=False, split_special_tokens=True)
@@ -144,7 +177,13 @@ class HuggingFaceCodec(Rendering):
             if token in self._marks:
                 pieces += [self._decoded(ids[start:place]), self._marks[token]]
                 start = place + 1
-        return "".join([*pieces, self._decoded(ids[start:])]).removeprefix(self._lead)
+        return "".join([*pieces, self._decoded(ids[start:])]).removeprefix(self._begun)
+
+    @cached_property
+    def _begun(self) -> str:
+        """What decoding shows before a response and is not its own: a blank of the template or tokenizer."""
+        shown = self._decoded(self._in_chat(self._lead + _PROBE)) if self.has_chat_template else ""
+        return shown.removesuffix(_PROBE) if shown.endswith(_PROBE) else self._lead
 
     def _decoded(self, ids: Sequence[int]) -> str:
         # Behind an anchor, because tokenizers drop the blank that begins a text.
@@ -221,8 +260,14 @@ class HuggingFaceCodec(Rendering):
         return tail
 
     @cached_property
-    def _tail_ids(self) -> tuple[int, ...]:
-        return self.continuation_ids(self._template_tail)
+    def _last_mark(self) -> str:
+        """The special token before that, if the template writes one."""
+        before = self._opening.removesuffix(self._template_tail)
+        return max((special for special in self._specials if before.endswith(special)), key=len, default="")
+
+    @cached_property
+    def _opened(self) -> tuple[int, ...]:
+        return self._template_ids(self._last_mark + self._template_tail)
 
     def _expected(self, turns: Conversation) -> tuple[int, ...]:
         """The special tokens of the template around turns that spell none."""

@@ -114,6 +114,38 @@ ENDS = {
 }
 
 
+def begun(way: str) -> Any:
+    """A SentencePiece tokenizer whose marks stand right before what is said, without the template's blank.
+
+    swallowed: a mark takes the blanks behind it, and what follows begins as texts do, with a blank of its
+    own (Phi-3's). joined: what follows does not, since texts alone begin with one (Llama's, not legacy).
+    """
+    import json
+
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    made = _sentencepiece("mistral")
+    if way == "joined":
+        state = json.loads(made.to_str())
+        first = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+        state |= {"normalizer": None, "pre_tokenizer": first}
+        made = Tokenizer.from_str(json.dumps(state))
+    loaded = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    marks = [
+        AddedToken(f"<|{name}|>", rstrip=way == "swallowed", normalized=False, special=True)
+        for name in ("user", "assistant", "end")
+    ]
+    loaded.add_special_tokens({"additional_special_tokens": marks})
+    line = "\\n" if way == "swallowed" else ""
+    loaded.chat_template = (
+        "{{ bos_token }}{% for message in messages %}"
+        f"{{{{ '<|' + message['role'] + '|>{line}' + message['content'] + '<|end|>{line}' }}}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ '<|assistant|>{line}' }}}}{{% endif %}}"
+    )
+    return loaded
+
+
 def tokenizer(family: str) -> Any:
     """A new one, as a user loads it from its files."""
     from transformers import AutoTokenizer

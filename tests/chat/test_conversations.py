@@ -125,8 +125,32 @@ def test_stages_train_on_conversations(tmp_path: Path, kind: str) -> None:
         assert bytes(pairs[0].prompt_ids).endswith(b"User: c?\n\nAssistant:")
 
 
-def rows_of(conversation: Any) -> list[dict[str, str]]:
+def rows_of(conversation: Any) -> list[dict[str, Any]]:
     return [{"role": turn.role, "content": turn.content} for turn in conversation]
+
+
+def test_a_stage_trains_on_the_answers_that_have_weight(tmp_path: Path) -> None:
+    messages = rows_of(talk("a?", "b", "c?", "d", "e?", "f"))
+    for place, weight in ((1, 0), (3, 1), (5, 0)):
+        messages[place] |= {"weight": weight}
+    (tmp_path / "talks.jsonl").write_text((json.dumps({"messages": messages}) + "\n") * 4)
+    settings = plan(tmp_path / "run", "seed", chat={"template": "transcript"})
+    settings["stages"][0]["data"] = str(tmp_path / "talks.jsonl")
+    run(settings, reporter=QUIET)
+    for example in examples_in(tmp_path / "run" / "stages" / "01-seed" / "items" / "data.arrow"):
+        assert bytes(example.ids[example.is_target].tolist()) == b" d\0"
+        assert b"Assistant: b" in bytes(example.ids.tolist())
+
+
+def test_a_last_answer_of_weight_0_is_refused_by_self_play_with_its_row(tmp_path: Path) -> None:
+    turns = rows_of(talk("a?", "b", "c?", "d"))
+    settings = plan(tmp_path, "play", chat={"template": "transcript"})
+    settings["stages"][0]["data"] = [
+        {"messages": turns},
+        {"messages": [*turns[:3], {**turns[3], "weight": 0}]},
+    ]
+    with pytest.raises(DataError, match="item 1: the last answer has weight 0, but here the last answer"):
+        run(settings, reporter=QUIET)
 
 
 def test_a_conversation_that_cannot_be_rendered_is_told_with_its_row() -> None:

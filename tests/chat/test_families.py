@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Conversation, Example, Message
 from self_rewarding_lm_pytorch.stages.chat_settings import chat_notes
 from self_rewarding_lm_pytorch.text import (
@@ -18,7 +21,7 @@ from self_rewarding_lm_pytorch.text import (
     example_from_text,
     examples_from_conversation,
 )
-from tests.chat.families import BEGINNINGS, ENDS, FAMILIES, MARKS, tokenizer
+from tests.chat.families import BEGINNINGS, ENDS, FAMILIES, MARKS, begun, tokenizer
 
 SPELLED = [
     *sorted({mark for marks in MARKS.values() for mark in marks}),
@@ -193,6 +196,44 @@ def test_a_trained_conversation_is_what_transformers_makes_of_it_up_to_its_end(f
     assert made.tokenizer.decode(whole[len(example) :]).strip() == "", "nothing but blanks is left out"
 
 
+@pytest.mark.parametrize("way", ["swallowed", "joined"])
+@pytest.mark.parametrize("answer", ["It is 4.", "\u00e9t\u00e9 4", "4", "user assistant\n system  x "])
+def test_what_a_mark_does_to_the_answer_behind_it_is_trained_on_and_read_back(way: str, answer: str) -> None:
+    made, conversation = HuggingFaceCodec(begun(way)), talk("What is it?", answer, "why?", answer)
+    messages = [{"role": turn.role, "content": turn.content} for turn in conversation]
+    (example,) = examples_from_conversation(made, conversation)
+    whole = made.tokenizer.apply_chat_template(messages, return_dict=False)
+    assert example.ids.tolist() == whole[: len(example)]
+    for start, end in segments(example):
+        assert made.decode(example.ids[start:end].tolist()) == answer
+
+
+@pytest.mark.parametrize("way", ["swallowed", "joined"])
+@pytest.mark.parametrize("mark", ["<|user|>", "<|end|>", "</s>"])
+def test_an_answer_that_spells_such_a_mark_begins_as_others_do_and_stays_text(way: str, mark: str) -> None:
+    made = HuggingFaceCodec(begun(way))
+    plain, spelling = made.response_ids("x", "It is 4."), made.response_ids("x", f"It is {mark} 4.")
+    assert spelling[:2] == plain[:2], "the first word's tokens"
+    marks = made.tokenizer.all_special_ids
+    assert [token for token in spelling if token in marks] == [made.eos_ids[0]]
+    assert made.decode(spelling) == f"It is {mark} 4."
+
+
+@pytest.mark.parametrize("family", ["llama2", "mistral"])
+@pytest.mark.parametrize("prompt", ["Q: why? A: ", "Q: why? A:", "Q: why?\n", "It"])
+@pytest.mark.parametrize("answer", ["because it is", " because it is", "4"])
+def test_without_a_template_prompt_and_response_read_as_they_were_written(
+    family: str, prompt: str, answer: str
+) -> None:
+    """Few-shot prompts end with a blank, which SentencePiece joins to the word behind it."""
+    made = tokenizer(family)
+    made.chat_template = None
+    base = HuggingFaceCodec(made)
+    ids = [*base.prompt_ids(prompt), *base.response_ids(prompt, answer)]
+    assert made.decode(ids, skip_special_tokens=True) == prompt + answer
+    assert base.decode(base.response_ids(prompt, answer)) == answer
+
+
 @pytest.mark.parametrize("family", sorted(BEGINNINGS))
 def test_the_template_and_the_tokenizer_do_not_both_begin_the_sequence(family: str) -> None:
     made = tokenizer(family)
@@ -243,6 +284,67 @@ def test_the_last_answer_alone_can_be_the_target() -> None:
     (example,) = examples_from_conversation(codec("llama3"), conversation, last_only=True)
     assert codec("llama3").decode(example.ids[example.is_target].tolist()) == "two"
     assert len(segments(example)) == 1
+
+
+def weighed(conversation: Conversation, *places: int) -> Conversation:
+    """The same, the answers in these places of weight 0."""
+    return tuple(
+        replace(turn, weight=0) if place in places else turn for place, turn in enumerate(conversation)
+    )
+
+
+@pytest.mark.parametrize("family", ["llama3", "qwen", "qwen3", "gemma", "mistral"])
+def test_an_answer_of_weight_0_is_read_and_is_no_target(family: str) -> None:
+    conversation = talk("What is it?", "It is 4.", "why?", "because it is so", "and?", "that is why")
+    (whole,) = examples_from_conversation(codec(family), conversation)
+    turns = segments(whole)
+    for left_out in range(3):
+        (example,) = examples_from_conversation(codec(family), weighed(conversation, 2 * left_out + 1))
+        kept = [place for number, place in enumerate(turns) if number != left_out]
+        assert segments(example) == kept
+        assert len(example) == kept[-1][1], "what is behind the last target teaches nothing"
+        assert torch.equal(example.ids, whole.ids[: len(example)])
+        wanted = whole.is_target.clone()
+        wanted[slice(*turns[left_out])] = False
+        assert torch.equal(example.is_target, wanted[: len(example)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(conversation=TALKS)
+@settings(max_examples=12, deadline=None)
+def test_whatever_answers_have_weight_0_the_others_are_trained_on_as_before(
+    family: str, conversation: Conversation
+) -> None:
+    every = answers(conversation, family)
+    for left_out, _, _ in every if len(every) > 1 else ():
+        found = examples_from_conversation(codec(family), weighed(conversation, left_out))
+        rows = [
+            (ids[:start], ids[start:end])
+            for example in found
+            for ids in [example.ids.tolist()]
+            for start, end in segments(example)
+        ]
+        assert rows == [(before, own) for place, before, own in every if place != left_out]
+
+
+def test_a_thinking_models_answer_of_weight_0_needs_no_example_of_its_own() -> None:
+    turns = talk("2 + 2?", "<think>twos</think>4", "3 + 3?", "<think>double</think>6")
+    first, second = examples_from_conversation(codec("qwen3"), turns)
+    for place, wanted in ((1, second), (3, first)):
+        (example,) = examples_from_conversation(codec("qwen3"), weighed(turns, place))
+        assert torch.equal(example.ids, wanted.ids)
+        assert torch.equal(example.is_target, wanted.is_target)
+
+
+def test_where_the_last_answer_alone_is_trained_on_it_cannot_have_weight_0() -> None:
+    turns = talk("a?", "one", "b?", "two")
+    (plain,) = examples_from_conversation(codec("llama3"), turns, last_only=True)
+    (example,) = examples_from_conversation(codec("llama3"), weighed(turns, 1), last_only=True)
+    assert torch.equal(example.is_target, plain.is_target)
+    with pytest.raises(DataError, match="the last answer has weight 0, but here the last answer"):
+        examples_from_conversation(codec("llama3"), weighed(turns, 3), last_only=True)
+    with pytest.raises(DataError, match="each answer of the conversation has weight 0"):
+        examples_from_conversation(codec("llama3"), weighed(turns, 1, 3))
 
 
 def test_a_mark_of_reasoning_that_the_template_has_written_is_not_taught_again() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_of, prompt_text, supervised_of
+from self_rewarding_lm_pytorch.data.columns import answered_of, pair_of, prompt_of, prompt_text, supervised_of
 from self_rewarding_lm_pytorch.data.formats import form_of, told, uses_of
 from self_rewarding_lm_pytorch.data.judged import read_judged
 from self_rewarding_lm_pytorch.data.made import each_made
@@ -294,6 +297,103 @@ def test_a_conversation_is_the_same_in_every_form_it_is_written_in(
 def test_what_cannot_be_trained_on_is_refused_by_its_number(row: Any, words: str) -> None:
     with pytest.raises(DataError, match=f"item 4.*{words}"):
         supervised_of(row, 4)
+
+
+def weighted(*weights: Any, talk: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The talk without its system's message, each message with its weight."""
+    turns = openai(*TALK[1:]) if talk is None else talk
+    return [{**turn, "weight": weight} for turn, weight in zip(turns, weights, strict=True)]
+
+
+def trained(row: Any) -> list[bool]:
+    return [turn.is_trained_on for turn in supervised_of(row, 0)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "targets"),
+    [
+        ((None, None, None, None), ["so", "then"]),
+        ((None, 0, None, 1), ["then"]),
+        ((0, 1, 0, 0), ["so"]),
+        ((0.0, 0.0, None, 1.0), ["then"]),
+    ],
+)
+def test_an_answer_of_weight_0_is_not_trained_on_in_whatever_form(
+    weights: tuple[Any, ...], targets: list[str], tmp_path: Path
+) -> None:
+    messages = weighted(*weights)
+    columns = {name: [turn[name] for turn in messages] for name in ("role", "content", "weight")}
+    table, kept = tmp_path / "a.parquet", pa.Table.from_pylist([{"messages": messages}])
+    pq.write_table(kept, table)
+    cell = tmp_path / "a.csv"
+    with cell.open("w", newline="") as file:
+        own = [{name: turn[name] for name in ("weight", "role", "content")} for turn in messages]
+        csv.writer(file).writerows([["messages"], [json.dumps(own)]])
+    rows = [
+        {"messages": messages},
+        {"conversations": weighted(*weights, talk=list(sharegpt(*TALK[1:])))},
+        {"messages": columns},
+        {"prompt": messages[:3], "completion": messages[3:]},
+        *read_rows(table),
+        *read_rows(cell),
+    ]
+    for row in rows:
+        turns = supervised_of(row, 0)
+        assert said(turns) == TALK[1:], "it is context all the same"
+        assert [turn.content for turn in turns if turn.is_trained_on] == targets
+
+
+def test_a_weight_changes_nothing_where_nothing_is_trained_on_by_it() -> None:
+    plain, weighed = openai(*TALK[1:]), weighted(None, 0, 0, 0)
+    assert prompt_of({"messages": weighed}, 0) == prompt_of({"messages": plain}, 0)
+    pair = {"chosen": weighed, "rejected": [*plain[:3], *openai(("assistant", "no"))]}
+    assert pair_of(pair, 0) == pair_of({**pair, "chosen": plain}, 0)
+    assert len({prompt_of({"messages": weighed}, 0), prompt_of({"messages": plain}, 0)}) == 1
+    assert answered_of({"messages": weighed}, 0) == supervised_of({"messages": plain}, 0)
+
+
+def test_that_answers_of_weight_0_are_left_out_is_told_with_the_form() -> None:
+    assert str(form_of({"messages": weighted(None, 0, None, None)}, "supervised")) == (
+        "OpenAI messages; trained on: every answer in messages but those of weight 0"
+    )
+    refused = uses_of({"messages": weighted(None, 0, None, 0)})["supervised"]
+    assert "each of its answers has weight 0, so there is nothing to train on" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ((None, 0.5, None, None), "message 1 has the weight 0.5; .*graded weights are not supported: "),
+        ((None, None, None, 2), "message 3 has the weight 2; "),
+        ((None, -1, None, None), "message 1 has the weight -1; "),
+        ((None, False, None, None), "message 1 has the weight False; "),
+        ((None, "0", None, None), "message 1 has the weight '0'; "),
+        ((None, [0], None, None), r"message 1 has the weight \[0\]; "),
+        ((None, float("nan"), None, None), "message 1 has the weight nan; "),
+        ((1, None, None, None), "message 0 is the user's and has the weight 1, but only the assistant's"),
+        ((None, None, False, None), "message 2 is the user's and has the weight False"),
+        ((None, 0, None, 0), "each of its answers has weight 0, so there is nothing to train on"),
+    ],
+)
+def test_weights_that_cannot_be_heeded_are_refused_by_row_and_message(weights: Any, words: str) -> None:
+    for row in (
+        {"messages": weighted(*weights)},
+        {"conversations": weighted(*weights, talk=list(sharegpt(*TALK[1:])))},
+    ):
+        with pytest.raises(DataError, match=f"item 4.*{words}"):
+            supervised_of(row, 4)
+
+
+def test_the_first_answer_alone_keeps_its_weight() -> None:
+    (row,) = read_rows({"rows": [{"messages": weighted(None, 1, None, 0)}], "turns": "first"})
+    assert row == {"prompt": "why?", "response": "so"}
+    (row,) = read_rows({"rows": [{"messages": weighted(None, 0, None, 1)}], "turns": "first"})
+    assert prompt_of(row, 0) == "why?"
+    assert said(answered_of(row, 0)) == TALK[1:3]
+    with pytest.raises(DataError, match="item 4: each of its answers has weight 0"):
+        supervised_of(row, 4)
+    with pytest.raises(DataError, match=r"item 0, message 1 has the weight 0\.3"):
+        read_rows({"rows": [{"messages": weighted(None, 0.3, None, 1)}], "turns": "first"})
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,13 @@ def test_of_a_conversation_every_answer_is_marked_as_trained_on(tmp_path: Path) 
     assert [turn["content"] for turn in asked["examples"][0]["messages"]] == ["why?", "so", "and?"]
 
 
+def test_answers_of_weight_0_are_not_marked_as_trained_on(tmp_path: Path) -> None:
+    kept = [{**message, "weight": 0} if message["content"] == "so" else message for message in MESSAGES]
+    (found,) = json.loads(told(written(tmp_path / "a.jsonl", {"messages": kept}), "--json"))
+    turns = found["examples"][0]["messages"]
+    assert [turn["is_trained_on"] for turn in turns] == [False, False, False, True]
+
+
 def test_pairs_are_shown_with_both_answers_and_a_row_that_is_refused_says_why(tmp_path: Path) -> None:
     good = {"prompt": "why?", "chosen": "so", "rejected": "no"}
     output = told(written(tmp_path / "a.jsonl", good, {**good, "rejected": ""}, {**good, "question": "a"}))

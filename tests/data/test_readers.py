@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from self_rewarding_lm_pytorch.config import load_plan
 from self_rewarding_lm_pytorch.data.columns import pair_of, prompt_text, supervised_of
+from self_rewarding_lm_pytorch.data.counts import count_rows
 from self_rewarding_lm_pytorch.data.readers import is_in_files, read_rows
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.records import Message
@@ -30,16 +32,17 @@ def written(folder: Path, kind: str) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     elif kind == "json":
         path.write_text(json.dumps(ROWS, indent=2, ensure_ascii=False), encoding="utf-8")
-    elif kind == "csv":
+    elif kind in ("csv", "tsv"):
+        comma = "," if kind == "csv" else "\t"
         quoted = ['"' + row[key].replace('"', '""') + '"' for row in ROWS for key in ("prompt", "response")]
-        lines = ["prompt,response", ",".join(quoted[:2]), ",".join(quoted[2:])]
+        lines = [f"prompt{comma}response", comma.join(quoted[:2]), comma.join(quoted[2:])]
         path.write_bytes(("\r\n".join(lines) + "\r\n").encode())
     else:
         pq.write_table(pa.Table.from_pylist(ROWS), path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet"])
 def test_the_same_rows_come_out_of_every_format(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, kind)
     assert read_rows(path) == ROWS
@@ -57,7 +60,7 @@ def test_several_files_of_several_formats_are_joined_in_order(tmp_path: Path) ->
     assert read_rows(paths) == read_rows(tuple(map(str, paths))) == ROWS * 3
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv"])
 def test_a_byte_order_mark_as_excel_writes_it_is_no_part_of_the_text(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, kind)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -212,6 +215,54 @@ def test_messages_in_a_csv_cell_are_read_as_messages(write: Any, tmp_path: Path)
         rows.writerow(["messages", "note"])
         rows.writerow([write(talk), "[{not a list}]"])
     assert read_rows(tmp_path / "a.csv") == [{"messages": talk, "note": "[{not a list}]"}]
+
+
+def test_cells_kept_apart_by_tabs_hold_tabs_quotes_commas_and_lines_in_double_quotes(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a, b; it's", "response": "one\ttwo"},
+        {"prompt": 'he said "so"', "response": "first\nsecond\r\n\nfourth"},
+        {"prompt": "", "response": '"\t"'},
+    ]
+    with (tmp_path / "a.tsv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["prompt", "response"], delimiter="\t")
+        table.writeheader()
+        table.writerows(rows)
+    assert read_rows(tmp_path / "a.tsv") == rows
+    (tmp_path / "A.TSV.gz").write_bytes(gzip.compress((tmp_path / "a.tsv").read_bytes()))
+    assert read_rows(tmp_path / "A.TSV.gz") == rows
+    assert is_in_files([str(tmp_path / "a.tsv")])
+    assert count_rows(tmp_path / "a.tsv") == 3
+
+
+def test_messages_in_a_cell_are_read_as_messages_between_tabs_too(tmp_path: Path) -> None:
+    talk = [{"weight": 0, "role": "user", "content": "why?"}, {"role": "assistant", "content": "a\tb"}]
+    with (tmp_path / "a.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([["messages"], [json.dumps(talk)]])
+    assert read_rows(tmp_path / "a.tsv") == [{"messages": talk}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.tsv", "prompt,response\nq,yes\n", "'prompt,response': its cells are kept apart by ',';.*tabs"),
+        ("a.csv", "prompt\tresponse\nq\tyes\n", "its cells are kept apart by .*save it with commas"),
+        ("a.tsv", "prompt\tresponse\nq\toh\tyes\n", "line 2: 3 cells, .*texts that hold tabs into double"),
+        ("a.tsv", 'prompt\tresponse\nq\t"yes\n', "not TSV .*a text in double quotes needs both of them"),
+        ("a.tsv", "prompt\tprompt\na\tb\n", "two columns called 'prompt'"),
+        ("a.tsv", "prompt\tresponse\n", "holds no items"),
+    ],
+)
+def test_a_table_with_other_separators_or_open_quotes_is_refused(
+    name: str, content: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        read_rows(tmp_path / name)
+
+
+def test_a_single_column_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"prompt, of people"\nwhy?\n')
+    assert read_rows(tmp_path / "a.csv") == [{"prompt, of people": "why?"}]
 
 
 def test_a_file_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

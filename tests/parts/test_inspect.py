@@ -61,6 +61,19 @@ def test_every_turn_of_the_assistant_carries_loss(chatty: Codec, tmp_path: Path)
     assert "Assistant: yes" in found.judge.view.text
 
 
+def test_an_answer_of_weight_0_carries_no_loss_and_the_judge_sees_it(chatty: Codec, tmp_path: Path) -> None:
+    talk = [("user", "a", None), ("assistant", "yes", 0), ("user", "b", None), ("assistant", "no", 1)]
+    messages = [{"role": role, "content": text, "weight": weight} for role, text, weight in talk]
+    found = look(chatty, tmp_path, {"messages": messages})
+    assert targets(found.views[0]) == "no<eos>"
+    assert "yes" in found.views[0].text
+    messages[3]["weight"] = 0
+    with pytest.raises(DataError, match="item 1: each of its answers has weight 0"):
+        look(chatty, tmp_path, {"messages": messages})
+    judge = look(chatty, tmp_path, {"messages": messages}, "judge").judge
+    assert judge == found.judge
+
+
 def test_two_beginnings_of_sequence_are_warned_of(chatty: Codec, tmp_path: Path) -> None:
     (view,) = look(chatty, tmp_path, {"prompt": "why?", "response": "so"}).views
     assert view.num_bos > 1
