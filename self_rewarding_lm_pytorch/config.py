@@ -40,7 +40,7 @@ def _object(tokenizer: Any) -> Any:
 class Plan(Settings):
     """A whole run: a model, where everything goes, and the stages in order."""
 
-    model: Any  # hub name, folder, module:factory; from Python also an nn.Module
+    model: Any  # hub name, folder, module:factory, a run or RUN:STAGE; from Python also an nn.Module
     tokenizer: Annotated[Any, AfterValidator(_object)] = None  # from Python: a codec or a tokenizer
     chat: ChatSettings | None = None  # how prompts are put into chat: system text, template, reasoning
     seed: int = 0

@@ -41,9 +41,11 @@ def beside(base: Path | None) -> Iterator[None]:
 def folder_near(name: str, base: Path | None = None) -> str:
     """The model's folder of that name beside the plan; else the name, which may be another folder or a hub's.
 
-    base: the plan's folder. Default: see `beside`.
+    base: the plan's folder. Default: see `beside`. A `~` at the beginning is the user's folder.
     """
     first = _base.get() if base is None else base
+    with suppress(RuntimeError):  # nobody's folder is known
+        name = str(Path(name).expanduser()) if name.startswith("~") else name
     with suppress(OSError):  # too long for a file's name
         if first is not None and (first / name).is_dir():
             return str(first / name)

@@ -191,7 +191,7 @@ def _content(reward: str) -> str:
 
 
 def _default_folder(models: str) -> Path:
-    from self_rewarding_lm_pytorch.parts.models import is_run
+    from self_rewarding_lm_pytorch.models.of_runs import is_run
 
     run = Path(models)
     return run / "evaluation" / "head-to-head" if is_run(run) else Path("head-to-head")

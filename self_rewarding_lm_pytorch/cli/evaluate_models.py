@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.parts.models import NamedModel, is_run, models_of_run, named_model
+from self_rewarding_lm_pytorch.models.of_runs import is_run
+from self_rewarding_lm_pytorch.parts.models import NamedModel, models_of_run, named_model
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from self_rewarding_lm_pytorch.data.sources import HUB
 from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.model_card.markdown import code, plain, public, table
 from self_rewarding_lm_pytorch.model_card.papers import papers_of
-from self_rewarding_lm_pytorch.run_folder.model_files import is_model_folder
+from self_rewarding_lm_pytorch.models.checkpoint_files import is_model_folder
 from self_rewarding_lm_pytorch.stages.report_cards import stored_cards, summary_rows
 
 FILE = "README.md"
@@ -148,7 +148,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Iterator[str]:
     rows += [(name, version) for name, version in manifest.get("versions", {}).items()]
     rows += [(f"data {public(name)}", f"sha256 {value}") for name, value in manifest.get("data", {}).items()]
     for model, known in manifest.get("models", {}).items():
-        facts = {key: value for key, value in known.items() if key != "files"}
+        facts = {key: value for key, value in known.items() if key not in ("files", "checkpoint")}
         files = known.get("files", {})
         facts |= {name: note["sha256"] for name, note in files.items() if name.endswith(".safetensors")}
         rows += [(f"model {public(model)}: {name}", value) for name, value in facts.items()]

@@ -16,6 +16,11 @@ Notes = dict[str, dict[str, Any]]
 _READ_ANYWAY = 64 * 2**20  # bytes up to which a file is hashed even where its size and time are as they were
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether a model of transformers or an adapter lies there."""
+    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+
+
 def notes_of(folder: Path, known: Mapping[str, Any] | None = None, pattern: str = "**/*") -> Notes:
     """What the folder's files are now. known: earlier notes; large files that look as there are not read."""
     files = sorted(path for path in folder.glob(pattern) if path.is_file())

@@ -17,9 +17,17 @@ from self_rewarding_lm_pytorch.models.adapters import (
     needs,
     quantization,
 )
+from self_rewarding_lm_pytorch.models.checkpoint_files import check_in_its_run, is_model_folder
+from self_rewarding_lm_pytorch.models.of_runs import (
+    FoundModel,
+    found_model,
+    model_source,
+    no_builder,
+    no_model_in,
+)
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import refuse_pickles
-from self_rewarding_lm_pytorch.objects import folder_near, load_object
+from self_rewarding_lm_pytorch.objects import load_object
 from self_rewarding_lm_pytorch.text import Codec, HuggingFaceCodec
 
 
@@ -67,25 +75,37 @@ def load_policy(
     """A policy and, where the source brings one, its codec.
 
     source: a folder or hub name for transformers, an adapter's folder as peft writes it (the base model is
-    the one that it names, `base_of`), or `file.py:name` or `module:name` of a function without arguments that
-    returns a module or (module, codec); folders and files are looked for beside the plan first.
+    the one that it names, `base_of`), a run, RUN:STAGE or a stage's folder (`models/of_runs.py`), or
+    `file.py:name` or `module:name` of a function without arguments that returns a module or (module, codec);
+    folders and files are looked for beside the plan first.
     trust_remote_code: code that a folder or hub name brings is run. quantize: "4bit" or "8bit", on `device`,
-    where such weights stay. Raises ConfigError where it cannot be loaded whole, without unpickling anything.
+    where such weights stay. Raises ConfigError where it cannot be loaded whole, without unpickling anything,
+    and CheckpointError for a run's checkpoint that is not what the run wrote.
     """
-    source = folder_near(source)
-    if ":" in source and not Path(source).exists():
+    source = model_source(source)
+    folder = Path(source)
+    if folder.is_dir():
+        check_in_its_run(folder)
+    elif ":" in source and not folder.exists():
         if quantize is not None:
             raise ConfigError(f"quantize: {source!r} is made by a function; give a folder or a hub name")
         return _from_factory(source)
-    if is_adapter_folder(Path(source)):
-        return _adapted(Path(source), dtype=dtype, trust_remote_code=trust_remote_code)
+    if is_adapter_folder(folder):
+        return _adapted(folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    arguments: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+        found = found_model(source)
+        if found is not None and found.plan:
+            return _over_its_builder(found, quantize=quantize, device=device, **arguments)
+    if folder.is_dir() and not is_model_folder(folder):
+        raise ConfigError(no_model_in(source))
     import transformers
 
     what = f"model {source!r}"
     tokenizer = _pretrained(
         transformers.AutoTokenizer, source, f"the tokenizer of {what}", trust_remote_code=trust_remote_code
     )
-    arguments: dict[str, Any] = {"dtype": _dtype(dtype), "trust_remote_code": trust_remote_code}
+    arguments["dtype"] = _dtype(dtype)
     if quantize is not None:
         compute = _dtype(dtype) if dtype != "auto" else torch.bfloat16
         arguments["quantization_config"] = quantization(quantize, compute)
@@ -93,6 +113,16 @@ def load_policy(
     module = _weights_of(transformers.AutoModelForCausalLM, source, what, **arguments)
     compute_alike(module)
     return policy_for(module, tokenizer=tokenizer), codec_for(tokenizer, module)
+
+
+def _over_its_builder(found: FoundModel, **arguments: Any) -> tuple[Policy, Codec | None]:
+    """A run's weights over what its plan says that builds the model."""
+    assert found.place is not None
+    if found.builder is None:
+        raise ConfigError(no_builder(found.place))
+    policy, codec = load_policy(found.builder, **arguments)
+    policy.restore(found.place)
+    return policy, codec
 
 
 def _adapted(folder: Path, *, dtype: str, trust_remote_code: bool) -> tuple[Policy, Codec | None]:
@@ -123,7 +153,12 @@ def load_reward_model(source: str) -> tuple[nn.Module, HuggingFaceCodec]:
     """
     import transformers
 
-    source = folder_near(source)
+    if (found := found_model(source)) is not None and found.which:
+        raise ConfigError(
+            f"reward model {source!r} is {found.which} of a run, which writes text; a reward model gives a "
+            "number: name one, or let that model judge (judge: {model: ...})"
+        )
+    source = model_source(source)
     what = f"reward model {source!r}"
     tokenizer = _pretrained(transformers.AutoTokenizer, source, f"the tokenizer of {what}")
     config = _pretrained(transformers.AutoConfig, source, what)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from self_rewarding_lm_pytorch.config import Plan
-from self_rewarding_lm_pytorch.errors import SelfRewardingError
+from self_rewarding_lm_pytorch.errors import ConfigError, SelfRewardingError
 from self_rewarding_lm_pytorch.models.adapters import is_adapter_folder, is_path
+from self_rewarding_lm_pytorch.models.checkpoint_files import is_model_folder
 from self_rewarding_lm_pytorch.models.load import codec_for, model_factory
+from self_rewarding_lm_pytorch.models.of_runs import found_model, model_source, no_builder, no_model_in
 from self_rewarding_lm_pytorch.models.outline import Outline, outline_of
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import refuse_pickles
-from self_rewarding_lm_pytorch.objects import folder_near
+from self_rewarding_lm_pytorch.pipeline.earlier import chat_left_behind, earlier_model, refuse_own_model
 from self_rewarding_lm_pytorch.text import Codec
 
 if TYPE_CHECKING:
@@ -40,10 +42,21 @@ def known_model(plan: Plan, found: Overview) -> KnownModel:
         module = plan.model.module if isinstance(plan.model, Policy) else plan.model
         return KnownModel(outline_of(module), _codec(plan, None, found))
     name = str(plan.model)
-    here = _folder(name, plan.base)
-    if ":" in name and here is None:
+    try:
+        source = _source(plan, name, found)
+    except ConfigError as error:
+        found.problems.append(str(error))
+        return KnownModel()
+    here = Path(source) if Path(source).is_dir() else None
+    if here is not None and not is_model_folder(here):
+        made = found_model(str(here))
+        if made is None or made.builder is None:
+            found.problems.append(f"model {no_model_in(name)}" if made is None else no_builder(here))
+            return KnownModel()
+        source, here = made.builder, None
+    if ":" in source and here is None:
         try:
-            model_factory(name)
+            model_factory(source)
         except SelfRewardingError as error:
             found.problems.append(str(error))
         else:
@@ -52,12 +65,18 @@ def known_model(plan: Plan, found: Overview) -> KnownModel:
     if here is None and is_path(name):
         found.problems.append(f"model {missing_folder(name)}")
         return KnownModel()
-    if here is not None and not any(
-        (here / each).is_file() for each in ("config.json", "adapter_config.json")
-    ):
-        found.problems.append(f"model {name!r} is a folder without config.json; save_pretrained writes one")
-        return KnownModel()
-    return _of_transformers(plan, name, str(here or name), found)
+    return _of_transformers(plan, name, source, found)
+
+
+def _source(plan: Plan, name: str, found: Overview) -> str:
+    """What is loaded. Which model of an earlier run it is, and what stays behind, is put into `found`."""
+    earlier = earlier_model(name, plan.base)
+    refuse_own_model(plan, earlier)
+    if earlier is not None:
+        found.read.append(earlier.said)
+        if (left := chat_left_behind(plan, earlier)) is not None:
+            found.warnings.append(left)
+    return model_source(name, plan.base)
 
 
 def missing_folder(name: str) -> str:
@@ -73,10 +92,12 @@ def other_outline(name: Any, base: Path | None) -> Outline | None:
 
     if isinstance(name, nn.Module):
         return outline_of(name)
-    if not isinstance(name, str) or (":" in name and _folder(name, base) is None):
+    if not isinstance(name, str):
         return None
     try:
-        return local_outline(str(_folder(name, base) or name))
+        source = model_source(name, base)
+        is_made = ":" in source and not Path(source).is_dir()
+        return None if is_made else local_outline(source)
     except SelfRewardingError:
         return None
 
@@ -111,8 +132,3 @@ def _codec(plan: Plan, tokenizer: Any, found: Overview) -> Codec | None:
     except SelfRewardingError as error:
         found.problems.append(str(error))
         return None
-
-
-def _folder(name: str, base: Path | None) -> Path | None:
-    place = Path(folder_near(name, base))
-    return place if place.is_dir() else None

@@ -17,10 +17,10 @@ from self_rewarding_lm_pytorch.judges.function import (
 )
 from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.text_reward import TextRewardJudge
-from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
+from self_rewarding_lm_pytorch.models.checkpoint_files import is_model_folder, without_times
 from self_rewarding_lm_pytorch.parts.models import NamedModel, accelerator_on
 from self_rewarding_lm_pytorch.records import Candidate, Prompt
-from self_rewarding_lm_pytorch.run_folder.model_files import is_model_folder, model_notes
+from self_rewarding_lm_pytorch.run_folder.model_files import model_notes
 from self_rewarding_lm_pytorch.stages.base import Environment
 from self_rewarding_lm_pytorch.stages.budgets import SMALL_JUDGMENT, SMALLEST_RESPONSE, Budgets
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 
 from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.errors import ConfigError
-from self_rewarding_lm_pytorch.models.checkpoint_files import check_in_its_run, without_times
+from self_rewarding_lm_pytorch.models.checkpoint_files import (
+    check_in_its_run,
+    is_model_folder,
+    without_times,
+)
+from self_rewarding_lm_pytorch.models.of_runs import (
+    INITIAL,
+    PLAN_KEYS,
+    FoundModel,
+    found_model,
+    no_model_in,
+    stages_with_models,
+)
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.pipeline.models import model
 from self_rewarding_lm_pytorch.progress import Reporter
-from self_rewarding_lm_pytorch.run_folder.model_files import is_model_folder, model_notes, weights_hash
+from self_rewarding_lm_pytorch.run_folder.model_files import model_notes, weights_hash
 from self_rewarding_lm_pytorch.stages.base import Environment
 from self_rewarding_lm_pytorch.stages.chat_settings import ChatSettings
 from self_rewarding_lm_pytorch.text import Codec
 from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
-
-INITIAL = "initial"
-# What of a run's plan says how its model is built and read; the rest says what is done with it.
-_KEYS = ("model", "dtype", "seed", "trust_remote_code", "chat", "adapter")
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,8 @@ class NamedModel:
 
         device: where quantized weights are put, which cannot be moved; others are on the CPU.
         """
-        for place in (self.weights, Path(self.source)):
-            if place is not None and place.is_dir():
-                check_in_its_run(place)
+        if self.weights is not None:
+            check_in_its_run(self.weights)
         policy, codec = model(self.plan, device)
         if codec is None:
             raise ConfigError(
@@ -63,9 +68,10 @@ class NamedModel:
     def load_codec(self) -> tuple[Codec, int | None]:
         """The codec and the context in tokens (None: not known), without the weights.
 
-        What a factory makes is made whole. Raises ConfigError where there is no tokenizer.
+        What a factory makes, and weights of that, are made whole. Raises ConfigError without a tokenizer.
         """
-        if ":" in self.source and not Path(self.source).exists():
+        place = Path(self.source)
+        if (":" in self.source and not place.exists()) or (place.is_dir() and not is_model_folder(place)):
             policy, codec = self.load()
             return codec, policy.max_length
         from self_rewarding_lm_pytorch.models.huggingface_tokenizer import codec_of
@@ -80,7 +86,7 @@ class NamedModel:
 
     def settings(self) -> dict[str, Any]:
         """JSON of how it is built and read."""
-        return self.plan.model_dump(mode="json", include=set(_KEYS))
+        return self.plan.model_dump(mode="json", include=set(PLAN_KEYS))
 
     def _weights(self, policy: Policy) -> dict[str, Any]:
         place = self.weights or Path(self.source)
@@ -111,14 +117,11 @@ def named_model(
 
 
 def _found(name: str, factory: str | None) -> NamedModel:
-    path = Path(name)
-    run, colon, stage = name.rpartition(":")
-    if colon and not path.exists() and is_run(Path(run)):
-        return _of_run(name, Path(run), stage, factory)
-    if is_run(path):
-        return _of_run(name, path, None, factory)
-    if path.is_dir():
-        return _of_folder(name, path, factory)
+    found = found_model(name)
+    if found is not None:
+        return _of(found, factory)
+    if Path(name).is_dir():
+        raise ConfigError(no_model_in(name))
     return NamedModel(name, _plan({"model": name}))
 
 
@@ -129,13 +132,8 @@ def models_of_run(
 
     with_initial: the model as the run began, first. Raises ConfigError for a folder that is no run.
     """
-    names = [*([INITIAL] if with_initial else []), *_kept(run, _read(run)[0])]
+    names = [*([INITIAL] if with_initial else []), *stages_with_models(run)]
     return {name: named_model(f"{run}:{name}", factory=factory, dtype=dtype) for name in names}
-
-
-def is_run(path: Path) -> bool:
-    """Whether a run wrote to this folder."""
-    return (path / "manifest.json").is_file()
 
 
 def environment_of(named: NamedModel, *, device: str, seed: int, reporter: Reporter) -> Environment:
@@ -152,88 +150,21 @@ def accelerator_on(device: str) -> Accelerator:
     return make_accelerator({}, device)
 
 
-def _of_folder(name: str, path: Path, factory: str | None) -> NamedModel:
-    """A model's folder, or a checkpoint or stage folder inside a run."""
-    place = path / "checkpoint" if (path / "checkpoint").is_dir() else path
-    if not (is_model_folder(place) or any(place.glob("*.safetensors"))):
-        raise ConfigError(
-            f"{name!r} is a folder without config.json, weights (*.safetensors) or a run's manifest.json, so "
-            "it holds no model; name a run folder, a checkpoint, or a model's folder"
-        )
-    run = place.parent if place.name == INITIAL else place.parent.parent.parent
-    inside = place.name in (INITIAL, "checkpoint") and is_run(run)
-    return _of_checkpoint(name, place, _read(run)[1] if inside else {}, factory)
-
-
-def _of_run(name: str, run: Path, stage: str | None, factory: str | None) -> NamedModel:
-    manifest, plan = _read(run)
-    kept = _kept(run, manifest)
-    if stage == INITIAL and INITIAL not in kept:
-        if (run / INITIAL).is_dir():
-            return _of_checkpoint(name, run / INITIAL, plan, factory)
+def _of(found: FoundModel, factory: str | None) -> NamedModel:
+    """A folder that stands alone, or weights for what a factory (or the run's plan) builds."""
+    name, plan, place = found.name, found.plan, found.place
+    if place is None:
         return NamedModel(name, _plan({**plan, "model": factory or plan["model"]}))
-    if stage is not None and stage not in kept:
-        known = ", ".join([INITIAL, *kept])
-        was = (
-            "its checkpoint is gone"
-            if stage in _finished(run, manifest)
-            else "no finished stage is called so"
-        )
-        raise ConfigError(f"{name!r}: {was}; models of {run} that are there: {known}")
-    if not kept:
-        raise ConfigError(
-            f"{run} is a run without a finished checkpoint yet; wait for its first stage, or name "
-            f"{run}:{INITIAL} for the model it began with"
-        )
-    return _of_checkpoint(name, kept[stage or list(kept)[-1]], plan, factory)
-
-
-def _kept(run: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
-    """Checkpoints that are there, by their stages."""
-    return {stage: place for stage, place in _finished(run, manifest).items() if place.is_dir()}
-
-
-def _finished(run: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
-    return {
-        entry["name"]: run / "stages" / f"{number:02d}-{entry['name']}" / "checkpoint"
-        for number, entry in enumerate(manifest["stages"], 1)
-        if entry.get("state") == "done"
-    }
-
-
-def _of_checkpoint(name: str, place: Path, plan: Mapping[str, Any], factory: str | None) -> NamedModel:
-    """A folder that stands alone, or weights for what a factory (or the plan's model) builds."""
-    is_whole = is_model_folder(place) and (place / "tokenizer_config.json").is_file()
-    if is_whole and not _is_quantized(plan):
+    if found.is_whole and found.quantized is None:
         return NamedModel(name, _plan({**_standing_alone(plan), "model": str(place)}))
-    builds = factory or plan.get("model")
-    if builds is None or str(builds).startswith("<"):
+    builds = factory or found.builder
+    if builds is None:
         raise ConfigError(
             f"{place} holds weights alone (its model or tokenizer came from Python), so it cannot be loaded "
             "by itself; name what builds the model: --model module:factory, a function that returns "
             "(module, codec)"
         )
     return NamedModel(name, _plan({**plan, "model": builds}), place)
-
-
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A run's manifest and its plan."""
-    try:
-        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-        plan = yaml.safe_load((run / "plan.yaml").read_text(encoding="utf-8"))
-        if not all(isinstance(stage["name"], str) for stage in manifest["stages"]):
-            raise ValueError("a stage without a name in manifest.json")
-        return manifest, {key: plan[key] for key in _KEYS if key in plan}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"the run in {run} cannot be read: {error!r:.300}; name one of its checkpoints instead"
-        ) from error
-
-
-def _is_quantized(plan: Mapping[str, Any]) -> bool:
-    """Whether the plan's adapter was trained on a base in few bits, which its folder does not say."""
-    adapter = plan.get("adapter")
-    return isinstance(adapter, Mapping) and adapter.get("quantize") is not None
 
 
 def _standing_alone(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.data.lines import unreadable
 from self_rewarding_lm_pytorch.models.adapters import base_of, is_adapter_folder
+from self_rewarding_lm_pytorch.models.checkpoint_files import is_model_folder
+from self_rewarding_lm_pytorch.models.of_runs import found_model, model_source, settled_folders
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.objects import is_reference
 from self_rewarding_lm_pytorch.plans.checks import data_hashes
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.run_folder.changes import versions
-from self_rewarding_lm_pytorch.run_folder.model_files import is_model_folder, model_notes, weights_hash
+from self_rewarding_lm_pytorch.run_folder.model_files import model_notes, weights_hash
 
 if TYPE_CHECKING:  # half a second to import
     from accelerate import Accelerator
@@ -41,7 +43,9 @@ def facts_before_loading(
         resolved = yaml.safe_load(plan_text)
         parts = [resolved[name] for name in ("model", "chat", "report_card", "generation")]
         parts += [resolved["stages"][n - 1] for n in numbers]
-        named = list(_named_places(parts, plan.base))
+        earlier = settled_folders()
+        parts += [_builder(path) for path in earlier.values()]
+        named = [*earlier.items(), *_named_places(parts, plan.base)]
         bases = [base_of(path) for _, path in named if is_adapter_folder(path)]
         named += [(base, Path(base)) for base in bases]
         files = {name: _hash(path) for name, path in named if path.is_file() and name not in data}
@@ -49,9 +53,10 @@ def facts_before_loading(
         return {
             "data": files | data,
             "models": {
-                name: {"files": model_notes(path, known.get(name, {}).get("files"))}
+                name: _checkpoint(earlier.get(name))
+                | {"files": model_notes(path, known.get(name, {}).get("files"))}
                 for name, path in named
-                if is_model_folder(path)
+                if is_model_folder(path) or name in earlier
             },
         }
 
@@ -66,7 +71,7 @@ def facts_before_loading(
 
 def _also_used(plan: Plan) -> list[str]:
     """Libraries that this run needs, and others do not."""
-    is_named = isinstance(plan.model, str | Path) and is_adapter_folder(_place(str(plan.model), plan.base))
+    is_named = isinstance(plan.model, str | Path) and is_adapter_folder(_source(plan))
     is_quantized = plan.adapter is not None and plan.adapter.quantize is not None
     used = {"peft": is_named or plan.adapter is not None, "bitsandbytes": is_quantized}
     return [name for name, is_used in used.items() if is_used]
@@ -77,11 +82,28 @@ def facts_of_model(plan: Plan, policy: Policy) -> dict[str, Any]:
 
     A module from Python is kept in the run folder (`initial/`), so what it holds later does not matter.
     """
-    if not isinstance(plan.model, str | Path) or _place(str(plan.model), plan.base).is_dir():
+    if not isinstance(plan.model, str | Path) or is_model_folder(_source(plan)):
+        return {}
+    if str(plan.model) in settled_folders():  # read before, as files
         return {}
     commit = getattr(getattr(policy.module, "config", None), "_commit_hash", None)
     known = {"commit": commit} if commit is not None else {"weights": weights_hash(policy.module)}
     return {str(plan.model): known}
+
+
+def _builder(place: Path) -> str | None:
+    """What makes the model that a run's weights go into, which its folder does not hold."""
+    found = found_model(str(place))
+    return None if found is None or found.is_whole else found.builder
+
+
+def _checkpoint(place: Path | None) -> dict[str, Any]:
+    """Which folder a run or a stage stood for."""
+    return {} if place is None else {"checkpoint": str(place)}
+
+
+def _source(plan: Plan) -> Path:
+    return Path(model_source(str(plan.model), plan.base))
 
 
 def _named_places(parts: list[Any], base: Path | None) -> Iterator[tuple[str, Path]]:

@@ -17,9 +17,9 @@ from self_rewarding_lm_pytorch.errors import CheckpointError, ConfigError
 from self_rewarding_lm_pytorch.models.adapters import with_new_adapter
 from self_rewarding_lm_pytorch.models.checkpoint_files import without_times
 from self_rewarding_lm_pytorch.models.load import codec_for, load_policy, policy_for
+from self_rewarding_lm_pytorch.models.of_runs import INITIAL, model_source
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.weights import refuse_pickles
-from self_rewarding_lm_pytorch.objects import folder_near
 from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.run_folder import RunFolder
 from self_rewarding_lm_pytorch.stages.adapter_settings import AdapterSettings
@@ -28,9 +28,6 @@ from self_rewarding_lm_pytorch.text import Codec
 
 if TYPE_CHECKING:  # half a second to import
     from accelerate import Accelerator
-
-INITIAL = "initial"
-"""In a run's folder: a model given from Python, as the run began."""
 
 
 def environment(plan: Plan, reporter: Reporter, accelerator: Accelerator) -> Environment:
@@ -67,7 +64,7 @@ def model(plan: Plan, device: torch.device | str = "cpu") -> tuple[Policy, Codec
     """
     adapter, base = plan.adapter, None
     if isinstance(plan.model, str | Path):
-        name = folder_near(str(plan.model), plan.base)
+        name = model_source(str(plan.model), plan.base)
         refuse_pickles(Path(name))  # before its tokenizer is looked for
         policy, codec = load_policy(
             name,

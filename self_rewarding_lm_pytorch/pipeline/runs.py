@@ -16,6 +16,7 @@ from self_rewarding_lm_pytorch import interrupts, processes
 from self_rewarding_lm_pytorch.callbacks import Callback, Callbacks
 from self_rewarding_lm_pytorch.config import Plan, load_plan
 from self_rewarding_lm_pytorch.data.files import write_json
+from self_rewarding_lm_pytorch.models.of_runs import settled
 from self_rewarding_lm_pytorch.objects import beside
 from self_rewarding_lm_pytorch.pipeline.around import (
     AfterStage,
@@ -27,6 +28,7 @@ from self_rewarding_lm_pytorch.pipeline.around import (
     run_info,
     send_card,
 )
+from self_rewarding_lm_pytorch.pipeline.earlier import earlier_models, folders, say_earlier
 from self_rewarding_lm_pytorch.pipeline.facts import facts_before_loading, facts_of_model
 from self_rewarding_lm_pytorch.pipeline.models import environment, initial_policy, keep_initial, model
 from self_rewarding_lm_pytorch.pipeline.silent import Silent
@@ -100,15 +102,26 @@ def run(
     check_found(plan.device, accelerator.device)
     reporter = (reporter or Reporter()) if processes.is_main() else Silent()
     with beside(plan.base), locked(plan.run, reporter), CheckedItems.place(plan.run) as checked:
-        return _run(plan, accelerator, reporter, asked, checked)
+        folder, text = RunFolder(plan.run), plan_text(plan)
+        folder.open(text, plan.seed, [(s.name, s.kind) for s in plan.stages], fresh=fresh)
+        if folder.is_finished:
+            return _finished(plan, folder, reporter)
+        earlier = processes.on_main(partial(earlier_models, plan, folder, text)) or {}
+        say_earlier(plan, earlier, reporter)
+        with settled(folders(earlier)):
+            return _run(plan, folder, accelerator, reporter, asked, checked)
 
 
-def _run(plan: Plan, accelerator: Accelerator, reporter: Reporter, asked: _Asked, checked: Path) -> Summary:
-    folder, text = RunFolder(plan.run), plan_text(plan)
+def _run(
+    plan: Plan,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    asked: _Asked,
+    checked: Path,
+) -> Summary:
+    text = plan_text(plan)
     stages: list[StageConfig] = plan.stages
-    folder.open(text, plan.seed, [(s.name, s.kind) for s in stages], fresh=asked.fresh)
-    if folder.is_finished:
-        return _finished(plan, folder, reporter)
     facts = facts_before_loading(plan, folder, text, accelerator)
     folder.compare(facts)
     folder.settle(asked.allow_changed, reporter)

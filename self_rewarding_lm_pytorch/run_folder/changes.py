@@ -123,6 +123,9 @@ def _models(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 
 def _model(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    old_stage, stage = _stage(before), _stage(now)
+    if None not in (old_stage, stage) and old_stage != stage:
+        return [Change(f"model {name}, stage of that run", old_stage, stage, "models")]
     found = [
         Change(f"model {name}, {key}", before[key], now[key], "models")
         for key in ("commit", "weights")
@@ -136,6 +139,12 @@ def _model(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list
             said = _GONE if file not in new else _NEW if file not in old else _OTHER
             found.append(Change(f"model {name}, {file}", old.get(file), new.get(file), "models", said))
     return found
+
+
+def _stage(known: Mapping[str, Any]) -> str | None:
+    """Of an earlier run, whose model this is; that run's folder may have been moved."""
+    place = Path(known.get("checkpoint", ""))
+    return place.parent.name if place.name == "checkpoint" else None
 
 
 _OTHER = "what is in it is not what it was when this run began"

@@ -15,10 +15,6 @@ from self_rewarding_lm_pytorch.models.checkpoint_files import notes_of
 _SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py", ".bin")
 
 
-def is_model_folder(path: Path) -> bool:
-    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
-
-
 def model_notes(folder: Path, known: Mapping[str, Any] | None) -> dict[str, Any]:
     """The files of a model's folder: weights, configuration, tokenizer. known: as of the last time."""
     notes = {}
