@@ -191,7 +191,7 @@ def test_every_setting_that_counts_something_is_scaled_or_left_on_purpose() -> N
     """A new stage's amounts are to be thought of here."""
     left = {"num_iterations", "sample_every", "shard_size", "max_seq_len", "max_prompt_tokens", "min_words"}
     left |= {"max_words", "shots", "generated_shots", "max_new_tokens", "prompts_per_attempt", "top_k"}
-    left |= {"max_contaminated"}
+    left |= {"max_contaminated", "max_item_tokens"}
     scaled = {"num_pairs", "num_prompts", "num", "max_attempts"}
     for kind in STAGES:
         fields = STAGES[kind].model_fields

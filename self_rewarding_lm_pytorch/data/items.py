@@ -11,6 +11,7 @@ from typing import Any
 from self_rewarding_lm_pytorch.data.columns import pair_of, supervised_of
 from self_rewarding_lm_pytorch.data.made import each_made
 from self_rewarding_lm_pytorch.data.readers import Source
+from self_rewarding_lm_pytorch.data.room import Room
 from self_rewarding_lm_pytorch.errors import DataError
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.records import Example, PairExample, PreferencePair
@@ -30,17 +31,20 @@ def each_example(
     *,
     base: Path | None = None,
     last_only: bool = False,
+    room: Room | None = None,
 ) -> Iterator[Example]:
     """The items of a supervised set, one at a time, as the source is read.
 
     An item is a mapping with text (prompt and response, or a conversation, whose assistant's turns are the
     targets), or a pair (ids, prompt length or mask). A conversation may be several examples: see
-    `text.examples_from_conversation`. last_only: only its last turn is a target.
+    `text.examples_from_conversation`. last_only: only its last turn is a target. room: what has too many
+    tokens is left out and counted there; by default it is refused.
     """
+    space = room or Room(policy.max_length)
 
     def made(row: Any, number: int) -> list[Example]:
         own = _examples(row, number, policy, codec, last_only)
-        return [_fitting(example, number, policy) for example in own]
+        return [example for example in own if space.holds(len(example), f"item {number}")]
 
     return chain.from_iterable(each_made(source, made, base=base))
 
@@ -82,15 +86,6 @@ def _told(where: str) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from error
 
 
-def _fitting(example: Example, number: int, policy: Policy) -> Example:
-    if policy.max_length is not None and len(example) > policy.max_length:
-        raise DataError(
-            f"item {number} has {len(example)} tokens, but the model's context is {policy.max_length}; "
-            "shorten it or leave it out (it is not cut silently)"
-        )
-    return example
-
-
 def _needed(codec: Codec | None) -> Codec:
     if codec is None:
         raise DataError(
@@ -128,19 +123,26 @@ def preference_examples(
 
 
 def each_given_pair(
-    source: Source, policy: Policy, codec: Codec | None, *, base: Path | None = None
+    source: Source,
+    policy: Policy,
+    codec: Codec | None,
+    *,
+    base: Path | None = None,
+    room: Room | None = None,
 ) -> Iterator[PairExample]:
     """Pairs that people bring, one at a time, as the source is read.
 
-    A pair is prompt/chosen/rejected text, or (chosen ids, rejected ids, prompt length).
+    A pair is prompt/chosen/rejected text, or (chosen ids, rejected ids, prompt length). room: as for
+    `each_example`; a pair's longer side counts.
     """
+    space = room or Room(policy.max_length)
 
-    def made(row: Any, number: int) -> PairExample:
-        sides = _given_sides(row, number, policy, codec)
-        chosen, rejected = (_fitting(side, number, policy) for side in sides)
-        return PairExample(number, chosen, rejected)
+    def made(row: Any, number: int) -> list[PairExample]:
+        chosen, rejected = _given_sides(row, number, policy, codec)
+        is_held = space.holds(max(len(chosen), len(rejected)), f"item {number}")
+        return [PairExample(number, chosen, rejected)] if is_held else []
 
-    return each_made(source, made, base=base)
+    return chain.from_iterable(each_made(source, made, base=base))
 
 
 def given_pairs(

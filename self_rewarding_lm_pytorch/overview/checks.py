@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from self_rewarding_lm_pytorch.errors import SelfRewardingError
+from self_rewarding_lm_pytorch.errors import ConfigError, SelfRewardingError
 from self_rewarding_lm_pytorch.judges.function import load_reward_function
 from self_rewarding_lm_pytorch.models.adapters import is_path
+from self_rewarding_lm_pytorch.models.of_runs import model_source
 from self_rewarding_lm_pytorch.objects import folder_near
 from self_rewarding_lm_pytorch.overview.lengths import Lengths
 from self_rewarding_lm_pytorch.overview.model import KnownModel, missing_folder
@@ -48,9 +49,28 @@ def check_stage(
         checks.append(partial(load_reward_function, reward, base=base))
     scored = getattr(stage, "reward_model", None)
     for setting, model in (("judge.model", getattr(judge, "model", None)), ("reward_model", scored)):
-        if isinstance(model, str) and is_path(model) and not Path(folder_near(model, base)).is_dir():
-            found.problems.append(f"{where}: {setting} {missing_folder(model)}")
+        if isinstance(model, str):
+            checks.append(partial(_check_model, setting, model, base))
     _do(checks, where, found)
+
+
+def _check_model(setting: str, name: str, base: Path | None) -> None:
+    """Raises ConfigError for a folder or a run's model that is not there."""
+    source = model_source(name, base)
+    if is_path(name) and source == folder_near(name, base) and not Path(source).is_dir():
+        raise ConfigError(f"{setting} {missing_folder(name)}")
+
+
+def check_items(data: Mapping[str, Lengths], context: int | None, where: str, found: Overview) -> None:
+    """Whether the model can read what it is to be trained on, as the run's own check will see."""
+    for name, lengths in data.items():
+        if name == "prompts" or lengths.is_rough or context is None or lengths.longest_item <= context:
+            continue
+        found.problems.append(
+            f"{where}: {name}: item {lengths.longest_row} has {lengths.longest_item} tokens, but the model's "
+            f"context is {context}; shorten it, take it out, or have such items left out "
+            f"(max_item_tokens: {context})"
+        )
 
 
 def check_lengths(
@@ -81,6 +101,7 @@ def _check_budgets(stage: Any, lengths: Lengths, model: KnownModel) -> None:
         prompt=lengths.longest_prompt,
         context=model.context,
         max_seq_len=stage.max_seq_len,
+        text=lengths.longest_prompt_text,
     )
     judge = getattr(stage, "judge", None)
     if not isinstance(judge, JudgeSettings) or judge.model is not None or judge.server is not None:

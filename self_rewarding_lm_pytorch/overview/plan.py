@@ -8,7 +8,7 @@ from typing import Any
 
 from self_rewarding_lm_pytorch.config import Plan
 from self_rewarding_lm_pytorch.objects import beside
-from self_rewarding_lm_pytorch.overview.checks import check_lengths, check_stage, odd_losses
+from self_rewarding_lm_pytorch.overview.checks import check_items, check_lengths, check_stage, odd_losses
 from self_rewarding_lm_pytorch.overview.estimates import Estimates, add_stage, begun
 from self_rewarding_lm_pytorch.overview.model import known_model
 from self_rewarding_lm_pytorch.overview.papers import iterations, outside_the_papers
@@ -18,6 +18,7 @@ from self_rewarding_lm_pytorch.overview.tokens import stage_tokens
 from self_rewarding_lm_pytorch.overview.whole import check_whole
 from self_rewarding_lm_pytorch.stages.base import StageConfig
 from self_rewarding_lm_pytorch.stages.prompts import made_by
+from self_rewarding_lm_pytorch.training.optimizer import last_rate
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class StageOverview:
     steps: StageSteps
     batch_size: int | None
     learning_rates: tuple[float, ...]  # each iteration's peak; one where they are equal
-    end_learning_rate: float | None
+    end_learning_rates: tuple[float, ...]  # as the peaks, what they fall to
     betas: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class StageOverview:
             "steps_at_most": self.steps.is_bound,
             "batch_size": self.batch_size,
             "learning_rates": list(self.learning_rates),
-            "end_learning_rate": self.end_learning_rate,
+            "end_learning_rates": list(self.end_learning_rates),
             "betas": list(self.betas),
         }
 
@@ -86,6 +87,7 @@ def _look(plan: Plan, processes: int | None, found: Overview) -> None:
         shown = _stage(stage, data.rows, found.stages)
         found.stages.append(shown)
         check_stage(stage, plan.stages[: number - 1], where, plan.base, found)
+        check_items(data.lengths, model.context, where, found)
         check_lengths(stage, data.lengths.get("prompts"), model, where, found)
         tokens = stage_tokens(stage, data.lengths, shown.items, model.context)
         items = shown.items.number
@@ -102,10 +104,9 @@ def _stage(stage: StageConfig, rows: dict[str, Count], before: Sequence[StageOve
         rows = {**rows, "prompts": next((e.items for e in before if e.name == maker), Count(None))}
     items, steps = stage_steps(stage, rows)
     if train is None:
-        return StageOverview(stage.name, stage.kind, items, steps, None, (), None, ())
+        return StageOverview(stage.name, stage.kind, items, steps, None, (), (), ())
     settings = iterations(stage)
     betas = dict.fromkeys(each.beta for each in settings if hasattr(each, "beta"))
     rates = tuple(dict.fromkeys(each.learning_rate for each in settings))
-    return StageOverview(
-        stage.name, stage.kind, items, steps, train.batch_size, rates, train.end_learning_rate, tuple(betas)
-    )
+    ends = tuple(dict.fromkeys(last_rate(each, steps.number) for each in settings))
+    return StageOverview(stage.name, stage.kind, items, steps, train.batch_size, rates, ends, tuple(betas))

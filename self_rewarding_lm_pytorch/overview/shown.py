@@ -29,7 +29,7 @@ def _steps(number: int, stage: StageOverview) -> list[str]:
         str(stage.steps),
         "-" if stage.batch_size is None else f"{stage.batch_size:,}",
         " ".join(f"{rate:g}" for rate in stage.learning_rates) or "-",
-        "-" if stage.end_learning_rate is None else f"{stage.end_learning_rate:g}",
+        " ".join(f"{rate:g}" for rate in stage.end_learning_rates) or "-",
         " ".join(f"{beta:g}" for beta in stage.betas) or "-",
     ]
 

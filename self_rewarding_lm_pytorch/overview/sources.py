@@ -12,7 +12,7 @@ from self_rewarding_lm_pytorch.data.formats import Use, told
 from self_rewarding_lm_pytorch.data.readers import each_row, is_in_files
 from self_rewarding_lm_pytorch.data.sources import described
 from self_rewarding_lm_pytorch.errors import SelfRewardingError
-from self_rewarding_lm_pytorch.overview.lengths import Lengths, lengths_of
+from self_rewarding_lm_pytorch.overview.lengths import MEASURED, Lengths, lengths_of
 from self_rewarding_lm_pytorch.overview.steps import Count
 from self_rewarding_lm_pytorch.plans.scaling import data_sources
 from self_rewarding_lm_pytorch.stages.base import StageConfig
@@ -47,7 +47,7 @@ def stage_data(
     data = StageData()
     for name, source in data_sources(stage):
         try:
-            _look(data, name, source, stage.kind, codec, base, f"{where}: {name}", found)
+            _look(data, name, source, stage, codec, base, f"{where}: {name}", found)
         except SelfRewardingError as error:
             found.problems.append(f"{where}: {name}: {error}")
             data.rows[name] = Count(None)
@@ -58,7 +58,7 @@ def _look(
     data: StageData,
     name: str,
     source: Any,
-    kind: str,
+    stage: StageConfig,
     codec: Codec | None,
     base: Path | None,
     where: str,
@@ -80,15 +80,28 @@ def _look(
             return
     counted = _Counted(each_row(source, base=base))
     if name in _MEASURED:
-        lengths = lengths_of(counted, name, kind, codec)
+        setting = "max_prompt_tokens" if name == "prompts" else "max_item_tokens"
+        bound = getattr(stage, setting, None)
+        lengths = lengths_of(counted, name, stage.kind, codec, bound=bound)
         if lengths is not None:
             data.lengths[name] = lengths
+            found.read += _left_out(lengths, f"{where}: ", f"{setting} {bound}")
     for _ in counted:
         pass
     data.rows[name] = Count(counted.number)
-    use = _USES.get((name, kind)) or _USES.get((name, ""))
+    use = _USES.get((name, stage.kind)) or _USES.get((name, ""))
     if use is not None and counted.number:
         found.read += [f"{where}: {line}" for line in told(source, use, base=base, rows=counted.number)]
+
+
+def _left_out(lengths: Lengths, where: str, bound: str) -> list[str]:
+    if not lengths.left_out:
+        return []
+    least = "at least " if lengths.left_out == MEASURED else ""
+    about = "about " if lengths.is_rough else ""
+    return [
+        f"{where}{about}{least}{lengths.left_out:,} of {lengths.rows:,} rows are over {bound} and left out"
+    ]
 
 
 class _Counted:

@@ -53,7 +53,16 @@ def _sampled(stage: StageConfig, train: Any, prompts: Count) -> tuple[Count, Sta
     pairs = Count(getattr(stage, "num_pairs", None) or prompts.number, "pairs", is_bound=True)
     if getattr(stage, "train_judge", False):  # judge pairs come on top, and a run alone can count them
         return pairs, Count(train.num_steps)
-    return pairs, _steps(train, pairs)
+    return pairs, _twice(_steps(train, pairs)) if _has_future(stage) else _steps(train, pairs)
+
+
+def _has_future(stage: Any) -> bool:
+    """Whether a temporary next model is trained before the policy is (`temporal`)."""
+    return bool(getattr(getattr(stage, "temporal", None), "future", False))
+
+
+def _twice(steps: Count) -> Count:
+    return steps if steps.number is None else replace(steps, number=2 * steps.number)
 
 
 def _spin(stage: Any, data: Count) -> tuple[Count, StageSteps]:

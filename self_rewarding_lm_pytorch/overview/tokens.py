@@ -68,24 +68,24 @@ def _trained(stage: Any, mean: float, longest: int, is_rough: bool, **more: Any)
     return Tokens(item=mean, longest=longest, step=step, is_rough=is_rough, **more)
 
 
-def response_tokens(stage: Any, longest_prompt: int, context: int | None) -> int:
+def _response_tokens(stage: Any, longest_prompt: int, context: int | None) -> int:
     """What a response may take, behind the longest prompt."""
-    sampled = getattr(stage, "candidates", None) or getattr(stage, "opponent", None)
-    wanted = getattr(sampled, "max_new_tokens", None) or DEFAULT_RESPONSE
+    wanted = getattr(stage.candidates, "max_new_tokens", None) or DEFAULT_RESPONSE
     limits = [limit for limit in (context, getattr(stage, "max_seq_len", None)) if limit is not None]
     return max(1, min([wanted, *(limit - longest_prompt for limit in limits)]))
 
 
 def _sampled(stage: Any, prompts: Lengths | None, items: Count, context: int | None) -> Tokens:
-    response = response_tokens(stage, 0 if prompts is None else prompts.longest_prompt, context)
+    response = _response_tokens(stage, 0 if prompts is None else prompts.longest_prompt, context)
     visits = _visits(stage, items)
     if stage.kind == "online" and visits is not None and stage.train.num_steps is None:
         visits *= stage.train.epochs
     is_search = stage.kind == "online" or getattr(stage, "num_pairs", None) is not None
-    answers = None if visits is None else visits * stage.candidates.num
+    answers = None if visits is None else visits * stage.candidates.num * _writers(stage)
     candidates = None if answers is None else answers * response
-    votes = _vote_tokens(getattr(stage, "judge", None), answers)
-    most = VISITS_PER_PAIR if is_search else 1
+    votes = _vote_tokens(stage, answers)
+    again = 1 + getattr(getattr(stage, "pairing", None), "recycle", 0)
+    most = (VISITS_PER_PAIR if is_search else 1) * again
     if prompts is None:
         return Tokens(candidates=candidates, votes=votes, most_visits=most)
     mean, longest = prompts.mean + 2 * response, prompts.longest + 2 * response
@@ -100,19 +100,34 @@ def _visits(stage: Any, items: Count) -> int | None:
     return getattr(stage, "num_pairs", None) or items.number
 
 
-def _vote_tokens(judge: Any, answers: int | None) -> int | None:
-    """0 for a judge that is read and not sampled, and for rewards."""
+def _writers(stage: Any) -> int:
+    """Models that answer each prompt: with temporal a past one too, and perhaps a future one."""
+    temporal = getattr(stage, "temporal", None)
+    return 1 if temporal is None else 2 + temporal.future
+
+
+def _vote_tokens(stage: Any, answers: int | None) -> int | None:
+    """0 for a judge that is read and not sampled, and for rewards; None where judgments are judged, too."""
+    judge = getattr(stage, "judge", None)
     if not isinstance(judge, JudgeSettings) or judge.mode != "sampled":
         return 0
-    return None if answers is None else answers * judge.votes * (judge.max_new_tokens or DEFAULT_JUDGMENT)
+    if answers is None or getattr(stage, "train_judge", False):
+        return None
+    judges = 1 if getattr(stage, "consistency", None) is None else 2
+    return judges * answers * judge.votes * (judge.max_new_tokens or DEFAULT_JUDGMENT)
 
 
 def _spin(stage: Any, data: Lengths | None, context: int | None) -> Tokens:
+    """Each answer has the room that its own prompt leaves it."""
     if data is None:
         return Tokens(votes=0)
-    response = response_tokens(stage, data.longest_prompt, context)
+    limits = [limit for limit in (context, stage.max_seq_len) if limit is not None]
+    is_given = stage.max_seq_len is not None and stage.opponent.max_new_tokens is None
+    wanted = min(limits) if is_given else stage.opponent.max_new_tokens or DEFAULT_RESPONSE
+    room = [limit - round(data.mean_prompt) for limit in limits]
+    response = max(1, min([wanted, *room]))
     sampled = stage.num_iterations * data.rows * response
-    mean, longest = data.mean + response, data.longest + response
+    mean, longest = data.mean + response, data.longest + min([wanted, *limits])
     return _trained(stage, mean, longest, data.is_rough, candidates=sampled, votes=0)
 
 

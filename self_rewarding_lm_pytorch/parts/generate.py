@@ -16,7 +16,7 @@ from self_rewarding_lm_pytorch.parts.rows import written
 from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.records import Candidate, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment
-from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, response_budget
+from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, own_budget
 from self_rewarding_lm_pytorch.stages.prompts import read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
 from self_rewarding_lm_pytorch.text import source_of
@@ -124,13 +124,8 @@ def _make(
 
 
 def _sampler(env: Environment, what: Generation, prompts: Sequence[Prompt]) -> CandidateSampler:
-    budget = response_budget(
-        stage="generate",
-        wanted=what.max_new_tokens or DEFAULT_RESPONSE,
-        prompt=max(len(prompt.ids) for prompt in prompts),
-        context=env.policy.max_length,
-        max_seq_len=None,
-    )
+    context = env.policy.max_length
+    budget = own_budget("generate", prompts, wanted=what.max_new_tokens, context=context, max_seq_len=None)
     for note in budget.notes:
         env.reporter.say(note)
     return CandidateSampler(

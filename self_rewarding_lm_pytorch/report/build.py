@@ -72,7 +72,8 @@ def context(run: Run, stages: Sequence[Stage]) -> dict[str, Any]:
     summary, manifest, metrics = run.json("summary.json"), run.json("manifest.json"), list(run.metrics())
     rows, cards = evaluation_rows(summary, manifest), dicts(summary.get("judge"))
     told, by_stage = stage_rows(summary, manifest, stages), lengths_of(stages)
-    by_judge = scores_of(stages)
+    by_judge = scores_of([stage for stage in stages if not stage.is_compared])
+    compared = scores_of([stage for stage in stages if stage.is_compared])
     scores = by_judge[-1] if by_judge else {}
     samples = samples_of(run)
     truths = {each["model"]: each["scores"] for each in samples if each["scores"]}
@@ -91,6 +92,7 @@ def context(run: Run, stages: Sequence[Stage]) -> dict[str, Any]:
         "curves": curves,
         "max_points": charts.points_for(curves),
         "scores": [each for scores in by_judge for each in spreads(scores, "score", "judgments")],
+        "preferences": [each for named in compared for each in spreads(named, "preference", "judgments")],
         "truths": spreads(truths, "true score", "answers"),
         "lengths": by_stage,
         "length_spreads": spreads({s.stage: s.tokens for s in by_stage if s.tokens}, "tokens", "responses"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from self_rewarding_lm_pytorch.report.svg import Frame, picture, tag, ticks
 from self_rewarding_lm_pytorch.report.words import is_number, is_share, percent, short, show, title
+from self_rewarding_lm_pytorch.training.metrics import training_of
 
 Points = Sequence[tuple[float, float]]
 
@@ -72,22 +74,27 @@ def stack(shares: Sequence[float], tone: int = 0) -> Markup:
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
-    """Logged lines to stage -> metric -> points; a step logged again after a resume counts once."""
+    """Logged lines to training -> metric -> points; a step logged again after a resume counts once."""
     found: dict[str, dict[str, dict[float, float]]] = {}
     for row in metrics:
-        named = found.setdefault(str(row["stage"]), {})
-        for name in row.keys() - {"stage", "step", "num_steps", "time"}:
+        named = found.setdefault(training_of(row), {})
+        for name in row.keys() - {"stage", "iteration", "step", "num_steps", "time"}:
             if is_number(row[name]):
                 named.setdefault(name, {})[row["step"]] = row[name]
     return {
-        stage: {n: sorted(p.items()) for n, p in sorted(named.items())}
-        for stage, named in sorted(found.items())
+        training: {n: sorted(p.items()) for n, p in sorted(named.items())}
+        for training, named in sorted(found.items(), key=lambda item: _in_counting_order(item[0]))
     }
 
 
 def points_for(drawn: Mapping[str, Mapping[str, Points]]) -> int:
     """How many points a curve may have, so that all curves of a page stay small together."""
     return max(24, min(MAX_POINTS, _ALL_POINTS // max(1, sum(map(len, drawn.values())))))
+
+
+def _in_counting_order(name: str) -> str:
+    """What to sort names by, so that iteration-10 comes after iteration-9."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(9), name)
 
 
 def _thinned(points: Points, most: int) -> list[tuple[float, float]]:

@@ -57,7 +57,7 @@ def quality_metric(rows: Sequence[Row]) -> str | None:
 
 
 def quality(rows: Sequence[Row], scores: Mapping[str, Sequence[float | None]]) -> Tile | None:
-    """rows: the evaluation's. scores: of one way of judging, by stage; used where nothing else is known."""
+    """rows: the evaluation's. scores: of one way of scoring, by stage; used where nothing else is known."""
     name = quality_metric(rows)
     if name is not None:
         top = 5.0 if name == "true_score_mean" else 1.0 if is_share(name) else 0.0

@@ -13,6 +13,7 @@ import yaml
 from self_rewarding_lm_pytorch.data.store import Record, ShardStore
 from self_rewarding_lm_pytorch.errors import CheckpointError
 from self_rewarding_lm_pytorch.records import Candidate, Judgment, Message, PreferencePair
+from self_rewarding_lm_pytorch.report.votes import are_compared
 from self_rewarding_lm_pytorch.report.words import is_number
 from self_rewarding_lm_pytorch.text.conversations import transcript
 
@@ -42,6 +43,13 @@ class Stage:
         if not self.plan:
             return self.name
         return repr([self.plan.get(name) for name in ("judge", "reward", "reward_model")])
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its scores are preferences: how often an answer won, one half on average in any stage."""
+        judge = self.plan.get("judge")
+        is_planned = isinstance(judge, dict) and judge.get("mode") == "pairwise"
+        return is_planned or are_compared(self.judgments)
 
 
 @dataclass

@@ -35,7 +35,8 @@ def story(
 ) -> str:
     """What the numbers do not tell is left out; empty where they tell nothing.
 
-    rows: the evaluation's. cards: the judge's. stages: the summary's. scores: the judge's, by stage.
+    rows: the evaluation's. cards: the judge's. stages: the summary's. scores: the judge's, by stage; not
+    those of a judge that compares, whose mean is one half by construction.
     truths: the true scores of the stored samples, by model.
     """
     num_rounds = sum(bool(counts_of(row).get("pairs")) for row in stages if not row.get("is_open"))
@@ -68,7 +69,7 @@ def quality_words(rows: Sequence[Row], truths: Scores, num_rounds: int) -> str:
 
 
 def scores_words(scores: Scores) -> str:
-    """What the run's judge gave, where nothing independent was measured. scores: of one way of judging."""
+    """What the run's judge gave, where nothing independent was measured. scores: of one way of scoring."""
     given = [(stage, k) for stage, values in scores.items() if len(k := known(values)) > 1]
     if not given:
         return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from self_rewarding_lm_pytorch.records import Judgment, Vote
 from self_rewarding_lm_pytorch.report.words import percent
@@ -31,6 +31,12 @@ def distribution(vote: Vote) -> str:
 def is_compared(judgment: Judgment) -> bool:
     """Whether its votes are comparisons; one vote alone could be a judge's own words."""
     return len(judgment.votes) > 1 and all(_COMPARISON.fullmatch(vote.text) for vote in judgment.votes)
+
+
+def are_compared(judgments: Sequence[Judgment]) -> bool:
+    """Whether they all are, those aside that no vote was given for."""
+    voted = [judgment for judgment in judgments if judgment.votes]
+    return bool(voted) and all(map(is_compared, voted))
 
 
 def comparison(vote: Vote, numbers: Mapping[int, int]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from self_rewarding_lm_pytorch.errors import ConfigError
+from self_rewarding_lm_pytorch.records import Prompt
+from self_rewarding_lm_pytorch.text import shortened
 
 DEFAULT_RESPONSE = 256
 DEFAULT_JUDGMENT = 256
@@ -22,23 +25,45 @@ class Budgets:
 
 
 def response_budget(
-    *, stage: str, wanted: int, prompt: int, context: int | None, max_seq_len: int | None
+    *, stage: str, wanted: int, prompt: int, context: int | None, max_seq_len: int | None, text: str = ""
 ) -> Budgets:
-    """The response's budget after the longest prompt (`prompt` tokens) in the model's context."""
+    """The response's budget after the longest prompt (`prompt` tokens, `text`) in the model's context."""
     limits = [limit for limit in (context, max_seq_len) if limit is not None]
     if not limits or prompt + wanted <= min(limits):
         return Budgets(wanted, 0)
     room = min(limits) - prompt
     if room < 1:
         raise ConfigError(
-            f"stage {stage!r}: the longest prompt has {prompt} tokens, which leaves no room for a "
-            f"response in {_limits(context, max_seq_len)}; shorten the prompts or raise the limit"
+            f"stage {stage!r}: the longest prompt{_begins(text)} has {prompt} tokens, which leaves no room "
+            f"for a response in {_limits(context, max_seq_len)}; shorten the prompts, leave out long ones (a "
+            "stage's max_prompt_tokens), or raise the limit"
         )
     note = (
         f"stage {stage!r}: responses are limited to {room} tokens instead of {wanted}: "
-        f"{_limits(context, max_seq_len)}, the longest prompt has {prompt}"
+        f"{_limits(context, max_seq_len)}, the longest prompt{_begins(text)} has {prompt} (a stage's "
+        "max_prompt_tokens leaves out longer ones)"
     )
     return Budgets(room, 0, (note,))
+
+
+def own_budget(
+    stage: str, prompts: Sequence[Prompt], *, wanted: int | None, context: int | None, max_seq_len: int | None
+) -> Budgets:
+    """`response_budget` for these prompts. wanted: None is DEFAULT_RESPONSE."""
+    longest = longest_of(prompts)
+    return response_budget(
+        stage=stage,
+        wanted=wanted or DEFAULT_RESPONSE,
+        prompt=len(longest.ids),
+        context=context,
+        max_seq_len=max_seq_len,
+        text=longest.text,
+    )
+
+
+def longest_of(prompts: Sequence[Prompt]) -> Prompt:
+    """By tokens; the first of several."""
+    return max(prompts, key=lambda prompt: len(prompt.ids))
 
 
 def judged_budgets(
@@ -80,6 +105,10 @@ def judged_budgets(
     )
     note += f" and judgments {lowered_judgment} instead of {judgment}" if judgment else ""
     return Budgets(lowered_response, lowered_judgment, (*response.notes, note))
+
+
+def _begins(text: str) -> str:
+    return f" ({shortened(text, 48)!r})" if text else ""
 
 
 def _responses(number: int) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
-from self_rewarding_lm_pytorch.stages.items import PAIRS
+from self_rewarding_lm_pytorch.stages.items import PAIRS, ItemTokens
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.training import check_stopper
 from self_rewarding_lm_pytorch.training.settings import PreferenceSettings
@@ -26,17 +26,20 @@ class DPOStage(StageConfig):
     kind: Literal["dpo"] = "dpo"
     data: Any  # prompt/chosen/rejected, or items (preferred ids, unpreferred ids, prompt length)
     valid_data: Any = None
+    max_item_tokens: ItemTokens = None
     train: PairTraining = Field(default_factory=PairTraining)
     early_stopper: AnyStopper = None
 
     def check(self, env: Environment) -> None:
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
-        PAIRS.check(env, self.name, self.data, "data")
-        PAIRS.check(env, self.name, self.valid_data, "valid")
+        PAIRS.check(env, self.name, self.data, "data", max_tokens=self.max_item_tokens)
+        PAIRS.check(env, self.name, self.valid_data, "valid", max_tokens=self.max_item_tokens)
 
     def run(self, run: StageRun) -> StageOutcome:
-        pairs = PAIRS.of(run, self.data, "data")
-        valid = PAIRS.of(run, self.valid_data, "valid") if self.valid_data is not None else ()
+        bound = self.max_item_tokens
+        pairs = PAIRS.of(run, self.data, "data", max_tokens=bound)
+        held = self.valid_data
+        valid = PAIRS.of(run, held, "valid", max_tokens=bound) if held is not None else ()
         run.env.reporter.say(f"  {len(pairs):,} pairs")
         return train_on_pairs(run, pairs, self.train, valid=valid, early_stopper=self.early_stopper)

@@ -23,7 +23,7 @@ from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.registry import unknown_name
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
-from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, response_budget
+from self_rewarding_lm_pytorch.stages.budgets import Budgets, own_budget
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.prompts import read_prompts
 from self_rewarding_lm_pytorch.stages.sampling import SamplingSettings
@@ -87,13 +87,8 @@ class WinRateStopping(SamplingSettings):
     def _budgets(self, env: Environment, stage: str, prompts: list[Prompt]) -> Budgets:
         if self.judge is not None:
             return self.judge.budgets(env, stage, prompts, response=self.max_new_tokens, max_seq_len=None)
-        return response_budget(
-            stage=stage,
-            wanted=self.max_new_tokens or DEFAULT_RESPONSE,
-            prompt=max(len(prompt.ids) for prompt in prompts),
-            context=env.policy.max_length,
-            max_seq_len=None,
-        )
+        context = env.policy.max_length
+        return own_budget(stage, prompts, wanted=self.max_new_tokens, context=context, max_seq_len=None)
 
     def _judge(self, run: StageRun, budgets: Budgets) -> Judge:
         codec = run.env.codec

@@ -20,7 +20,7 @@ from self_rewarding_lm_pytorch.judges.split import split
 from self_rewarding_lm_pytorch.judges.text_reward import TextRewardJudge
 from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageRun
-from self_rewarding_lm_pytorch.stages.budgets import DEFAULT_RESPONSE, Budgets, response_budget
+from self_rewarding_lm_pytorch.stages.budgets import Budgets, own_budget
 from self_rewarding_lm_pytorch.stages.rewarded import JudgedStage, RewardedStage
 
 
@@ -40,13 +40,8 @@ class ExternallyJudgedStage(JudgedStage):
     _loaded: TextRewardJudge | None = PrivateAttr(default=None)
 
     def budgets(self, env: Environment, prompts: list[Prompt]) -> Budgets:
-        return response_budget(
-            stage=self.name,
-            wanted=self.candidates.max_new_tokens or DEFAULT_RESPONSE,
-            prompt=max(len(prompt.ids) for prompt in prompts),
-            context=env.policy.max_length,
-            max_seq_len=self.max_seq_len,
-        )
+        wanted, context = self.candidates.max_new_tokens, env.policy.max_length
+        return own_budget(self.name, prompts, wanted=wanted, context=context, max_seq_len=self.max_seq_len)
 
     def check(self, env: Environment) -> None:
         self.check_reward()

@@ -25,10 +25,10 @@ from self_rewarding_lm_pytorch.records import Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment
 from self_rewarding_lm_pytorch.stages.budgets import (
     DEFAULT_JUDGMENT,
-    DEFAULT_RESPONSE,
     Budgets,
     judged_budgets,
-    response_budget,
+    longest_of,
+    own_budget,
 )
 from self_rewarding_lm_pytorch.stages.chat_settings import other_judge
 from self_rewarding_lm_pytorch.stages.custom_judging import CustomJudging
@@ -122,19 +122,14 @@ class JudgeSettings(CustomJudging):
         max_seq_len: int | None,
     ) -> Budgets:
         """Response and judgment budgets that fit the policy's and the judge's context."""
-        own = response_budget(
-            stage=stage,
-            wanted=response or DEFAULT_RESPONSE,
-            prompt=max(len(prompt.ids) for prompt in prompts),
-            context=env.policy.max_length,
-            max_seq_len=max_seq_len,
-        )
+        context = env.policy.max_length
+        own = own_budget(stage, prompts, wanted=response, context=context, max_seq_len=max_seq_len)
         if self.server is not None:
             return served_budgets(self, self.server, own)
         if self.custom is not None:
             return own
         policy, codec = self.judge_model(env, stage)
-        longest = max(prompts, key=lambda prompt: len(prompt.ids)).text
+        longest = longest_of(prompts).text
         template = self.judge_template(policy.max_length)
         num_responses = len(template.variables) - 1
         shown = template.render(longest, *[""] * num_responses).text

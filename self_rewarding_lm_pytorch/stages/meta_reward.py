@@ -15,6 +15,7 @@ from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.preferences.judgment_pairs import JudgePairRule
 from self_rewarding_lm_pytorch.records import PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, Settings, StageOutcome, StageRun
+from self_rewarding_lm_pytorch.stages.budgets import longest_of
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.judge_pairs import JudgePairs, judge_pair_figures
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
@@ -162,7 +163,7 @@ class MetaRewardStage(SelfRewardStage):
         if policy.max_length is None:
             return
         prompts = self.read_prompts(env)
-        longest = max(prompts, key=lambda prompt: len(prompt.ids)).text
+        longest = longest_of(prompts).text
         judge_prompt = self.judge.judge_template(env.policy.max_length).render(longest, "").text
         least = len(codec.prompt_ids(self.meta.meta_template().render(judge_prompt, "", "").text))
         if least >= policy.max_length:

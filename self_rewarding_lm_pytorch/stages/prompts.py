@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from self_rewarding_lm_pytorch.stages.forms import say_forms
 from self_rewarding_lm_pytorch.text import Codec, as_asked, reasoning_of, shortened, source_of, transcript
 
 
-def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None = None) -> list[Prompt]:
+def read_prompts(
+    env: Environment, source: Any, stage: str, *, limit: int | None = None, max_tokens: int | None = None
+) -> list[Prompt]:
     """Every prompt of the source, in order; equal prompts are not merged.
 
-    source: data, or {made_by: NAME}, a stage of this run that wrote prompts.
+    source: data, or {made_by: NAME}, a stage of this run that wrote prompts. limit: only the first so many.
+    max_tokens: of those, longer ones are left out, which is said.
     """
     is_made = isinstance(source, Mapping) and described(source) is None
     if is_made:
@@ -34,7 +38,23 @@ def read_prompts(env: Environment, source: Any, stage: str, *, limit: int | None
     if not is_made:
         is_all = limit is None or len(asked) < limit
         say_forms(env, source, "prompts", rows=len(asked) if is_all else None)
-    return _tokenized(env, asked, stage)
+    prompts = _tokenized(env, asked, stage)
+    return prompts if max_tokens is None else _short_ones(env, prompts, max_tokens, stage)
+
+
+def _short_ones(env: Environment, prompts: list[Prompt], max_tokens: int, stage: str) -> list[Prompt]:
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= max_tokens]
+    left_out = f"have more than max_prompt_tokens {max_tokens}"
+    if not kept:
+        shortest = min(len(prompt.ids) for prompt in prompts)
+        raise DataError(
+            f"stage {stage!r}: all {len(prompts):,} prompts {left_out}, so nothing can be sampled; the "
+            f"shortest has {shortest}: raise it"
+        )
+    if len(kept) < len(prompts):
+        num = len(prompts) - len(kept)
+        env.reporter.say_once(f"stage {stage!r}: {num:,} of {len(prompts):,} prompts {left_out}, left out")
+    return [replace(prompt, index=index) for index, prompt in enumerate(kept)]
 
 
 MAKERS = ("self_instruct",)

@@ -22,7 +22,7 @@ from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, Stag
 from self_rewarding_lm_pytorch.stages.budgets import Budgets
 from self_rewarding_lm_pytorch.stages.dpo import PairTraining
 from self_rewarding_lm_pytorch.stages.early_stopping import AnyStopper
-from self_rewarding_lm_pytorch.stages.items import EXAMPLES
+from self_rewarding_lm_pytorch.stages.items import EXAMPLES, ItemTokens
 from self_rewarding_lm_pytorch.stages.judging import JudgeSettings
 from self_rewarding_lm_pytorch.stages.pair_items import pair_items
 from self_rewarding_lm_pytorch.stages.pairing import PairingSettings
@@ -39,12 +39,14 @@ class JudgedStage(StageConfig):
 
     prompts: Any
     num_prompts: Annotated[int, Field(ge=1)] | None = None  # only the first so many
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None  # longer prompts are left out
     max_seq_len: Annotated[int, Field(ge=2)] | None = None  # prompt + response
     shard_size: Annotated[int, Field(ge=1)] | None = None  # default: generation.shard_size
     candidates: CandidateSettings = Field(default_factory=CandidateSettings)
     pairing: PairingSettings = Field(default_factory=PairingSettings)
     train: PairTraining = Field(default_factory=PairTraining)
     replay: Any = None  # supervised data, train.replay_batch_size of them in each step
+    max_item_tokens: ItemTokens = None  # of replay
     early_stopper: AnyStopper = None
 
     _read: list[Prompt] | None = PrivateAttr(default=None)
@@ -59,7 +61,7 @@ class JudgedStage(StageConfig):
     def check(self, env: Environment) -> None:
         super().check(env)
         check_stopper(self.early_stopper, self.train, env, self.name)
-        EXAMPLES.check(env, self.name, self.replay, "replay")
+        EXAMPLES.check(env, self.name, self.replay, "replay", max_tokens=self.max_item_tokens)
         if made_by(self.prompts) not in (None, *env.checkpoints):
             return  # prompts that are yet to be written are looked at when the stage begins
         self.told_budgets(env, self.read_prompts(env))
@@ -109,7 +111,9 @@ class JudgedStage(StageConfig):
     def read_prompts(self, env: Environment) -> list[Prompt]:
         """The prompts, read once."""
         if self._read is None:
-            self._read = read_prompts(env, self.prompts, self.name, limit=self.num_prompts)
+            self._read = read_prompts(
+                env, self.prompts, self.name, limit=self.num_prompts, max_tokens=self.max_prompt_tokens
+            )
         return self._read
 
     def search(
@@ -137,7 +141,9 @@ class JudgedStage(StageConfig):
         )
 
     def read_replay(self, run: StageRun) -> Sequence[Example]:
-        return () if self.replay is None else EXAMPLES.of(run, self.replay, "replay")
+        if self.replay is None:
+            return ()
+        return EXAMPLES.of(run, self.replay, "replay", max_tokens=self.max_item_tokens)
 
     def sampler(self, run: StageRun, budgets: Budgets) -> CandidateSampler:
         """Of the run's policy, whose candidates carry the run's name."""

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from self_rewarding_lm_pytorch.data.lazy import Joined
 from self_rewarding_lm_pytorch.records import Example
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.items import EXAMPLES
+from self_rewarding_lm_pytorch.stages.items import EXAMPLES, ItemTokens
 from self_rewarding_lm_pytorch.stages.judge_data import JudgeDataSettings
 from self_rewarding_lm_pytorch.stages.training import run_training, supervised_term
 from self_rewarding_lm_pytorch.text import judging_codec
@@ -43,6 +43,7 @@ class SFTStage(StageConfig):
     judge_data: JudgeDataSettings | None = None
     start_from: str | None = None
     valid_data: Any = None
+    max_item_tokens: ItemTokens = None
     train: SupervisedSettings = Field(default_factory=SupervisedSettings)
 
     @model_validator(mode="after")
@@ -57,13 +58,16 @@ class SFTStage(StageConfig):
 
     def check(self, env: Environment) -> None:
         super().check(env)
-        EXAMPLES.check(env, self.name, self.data, "data")
-        EXAMPLES.check(env, self.name, self.valid_data, "valid")
+        bound = self.max_item_tokens
+        EXAMPLES.check(env, self.name, self.data, "data", max_tokens=bound)
+        EXAMPLES.check(env, self.name, self.valid_data, "valid", max_tokens=bound)
         if self.judge_data is not None:
             self.judge_data.check(env, self.name)
 
     def run(self, run: StageRun) -> StageOutcome:
-        examples: Sequence[Example] = () if self.data is None else EXAMPLES.of(run, self.data, "data")
+        examples: Sequence[Example] = ()
+        if self.data is not None:
+            examples = EXAMPLES.of(run, self.data, "data", max_tokens=self.max_item_tokens)
         made = None
         if self.judge_data is not None:
             made = self.judge_data.make(run.env, run.name, run.folder, run.seed)
@@ -87,7 +91,7 @@ class SFTStage(StageConfig):
     def _train(self, run: StageRun, examples: Sequence[Example]) -> StageOutcome:
         hooks = Hooks()
         if self.valid_data is not None:
-            valid = EXAMPLES.of(run, self.valid_data, "valid")
+            valid = EXAMPLES.of(run, self.valid_data, "valid", max_tokens=self.max_item_tokens)
             hooks.validation = supervised_term(run.env.policy, valid, self.train, name="valid")
         tokens = sum(example.num_targets for example in examples)
         run.env.reporter.say(f"  {len(examples):,} examples, {tokens:,} target tokens")

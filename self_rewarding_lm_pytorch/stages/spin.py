@@ -17,7 +17,7 @@ from self_rewarding_lm_pytorch.preferences.candidates import CandidateSampler
 from self_rewarding_lm_pytorch.preferences.yields import Yield
 from self_rewarding_lm_pytorch.records import Candidate, Example, PairExample, PreferencePair, Prompt
 from self_rewarding_lm_pytorch.stages.base import Environment, StageConfig, StageOutcome, StageRun
-from self_rewarding_lm_pytorch.stages.items import LAST_TURNS
+from self_rewarding_lm_pytorch.stages.items import LAST_TURNS, ItemTokens
 from self_rewarding_lm_pytorch.stages.pairs import train_on_pairs
 from self_rewarding_lm_pytorch.stages.spin_presets import (
     OpponentSettings,
@@ -26,7 +26,12 @@ from self_rewarding_lm_pytorch.stages.spin_presets import (
     resolved_iterations,
     with_preset,
 )
-from self_rewarding_lm_pytorch.stages.spin_records import item_prompt, item_response, pair_records
+from self_rewarding_lm_pytorch.stages.spin_records import (
+    item_prompt,
+    item_response,
+    pair_records,
+    told_prompts,
+)
 from self_rewarding_lm_pytorch.text import example_from_parts
 from self_rewarding_lm_pytorch.training.optimizer import check_optimizer_arguments
 
@@ -52,6 +57,7 @@ class SPINStage(StageConfig):
     mix_previous: bool = True
     max_seq_len: Annotated[int, Field(ge=2)] | None = None  # the opponent's prompt + response
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None  # items with longer prompts are skipped
+    max_item_tokens: ItemTokens = None
     opponent: OpponentSettings = Field(default_factory=OpponentSettings)
     train: SPINTraining = Field(default_factory=SPINTraining)
     per_iteration: list[dict[str, Any]] = Field(default_factory=list)
@@ -90,20 +96,24 @@ class SPINStage(StageConfig):
                 f"reference adapter_off is the model without its adapter, but of {self.num_iterations} "
                 "iterations the first trains that; take reference: stage_start, the opponent"
             )
-        LAST_TURNS.check(env, self.name, self.data, "data")
-        LAST_TURNS.check(env, self.name, self.valid_data, "valid")
+        bound = self.max_item_tokens
+        LAST_TURNS.check(env, self.name, self.data, "data", max_tokens=bound)
+        LAST_TURNS.check(env, self.name, self.valid_data, "valid", max_tokens=bound)
 
     def run(self, run: StageRun) -> StageOutcome:
         """num_pairs and yield count each pair once, where it is made; metrics' mixed_pairs its second use."""
-        examples = LAST_TURNS.of(run, self.data, "data")
-        held = self.valid_data
-        valid = LAST_TURNS.of(run, held, "valid") if held is not None else []
+        held, bound = self.valid_data, self.max_item_tokens
+        examples = LAST_TURNS.of(run, self.data, "data", max_tokens=bound)
+        valid = LAST_TURNS.of(run, held, "valid", max_tokens=bound) if held is not None else []
+        told = told_prompts(run, self.data, examples)
         total = StageOutcome()
         mixed = 0
         for iteration in range(self.num_iterations):
+            run.metrics.iteration = iteration + 1 if self.num_iterations > 1 else None
             own = self._play(run, examples, iteration, "data", total)
             if not run.store.has(PreferencePair, iteration):
-                run.store.write(PreferencePair, iteration, pair_records(own, iteration, run.env.codec), {})
+                records = pair_records(own, iteration, run.env.codec, told)
+                run.store.write(PreferencePair, iteration, records, {})
             before = self._of_previous(run, examples, iteration)
             held_out = self._play(run, valid, iteration, "valid", StageOutcome()) if valid else []
             outcome = train_on_pairs(

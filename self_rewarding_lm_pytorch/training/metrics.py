@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.data.files import write_text
 from self_rewarding_lm_pytorch.training.parts import Part
 
 OnLine = Callable[[str, int, Mapping[str, float]], None]
-"""Called in the main process for each line that was written: (stage, step of its training, metrics)."""
+"""Called in the main process for each line that was written: (training, its step, metrics)."""
 
 
 def significant(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -21,25 +22,32 @@ def significant(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.7g}") for name, value in metrics.items()}
 
 
+def training_of(line: Mapping[str, Any]) -> str:
+    """What a line's training is called: as its stage, with the iteration where the stage has several."""
+    return _training(str(line["stage"]), line.get("iteration"))
+
+
 class RunSteps:
     """Optimizer steps of a whole run, over all its trainings in the order in which they were logged.
 
-    Each training counts from 1. A training's last step is always logged, so the lines alone tell the total.
+    Each training counts from 1 and is told by its name; in files of older versions, where all of SPIN's
+    iterations have one, by a step that does not rise. A training's last step is always logged, so the lines
+    alone tell the total.
     """
 
     def __init__(self) -> None:
         self._before = 0  # of the trainings before the last one
-        self._stage, self._step = "", 0
+        self._training, self._step = "", 0
 
     @property
     def total(self) -> int:
         return self._before + self._step
 
-    def add(self, stage: str, step: int) -> int:
+    def add(self, training: str, step: int) -> int:
         """The total at the line of this step."""
-        if stage != self._stage or step <= self._step:  # another training
+        if training != self._training or step <= self._step:  # another training
             self._before += self._step
-        self._stage, self._step = stage, step
+        self._training, self._step = training, step
         return self.total
 
 
@@ -59,6 +67,7 @@ class MetricsLog:
         self._path = path
         self._stage = stage
         self._on_line = on_line
+        self.iteration: int | None = None  # from 1, where the stage trains in several; the one under way
         self.num_lines = 0  # of the stage: written by this log, or kept by `begin`
 
     def aside(self, name: str) -> MetricsLog:
@@ -90,13 +99,16 @@ class MetricsLog:
         return None if len(kept) == len(lines) else "".join(f"{line}\n" for line in kept)
 
     def write(self, step: int, num_steps: int, metrics: dict[str, float]) -> None:
-        head = {"stage": self._stage, "step": step, "num_steps": num_steps, "time": round(time.time(), 3)}
+        head: dict[str, Any] = {"stage": self._stage}
+        if self.iteration is not None:
+            head["iteration"] = self.iteration
+        head |= {"step": step, "num_steps": num_steps, "time": round(time.time(), 3)}
         found = significant(metrics)
         line = json.dumps({**head, **found}) + "\n"
         processes.on_main(lambda: self._append(line))
         self.num_lines += 1
         if self._on_line is not None and processes.is_main():
-            self._on_line(self._stage, step, found)
+            self._on_line(_training(self._stage, self.iteration), step, found)
 
     def _append(self, line: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -116,6 +128,10 @@ class MetricsLog:
         self.begin(part.values["num_lines"])
 
 
+def _training(stage: str, iteration: object) -> str:
+    return stage if iteration is None else f"{stage}/iteration-{iteration}"
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
@@ -129,9 +145,9 @@ def _stage_of(line: str) -> str | None:
 
 
 def _place(line: str) -> tuple[str, int] | None:
-    """Stage and step of a line; None where it is not whole."""
+    """Training and step of a line; None where it is not whole."""
     try:
         found = json.loads(line)
-        return str(found["stage"]), int(found["step"])
-    except (ValueError, KeyError, TypeError):
+        return training_of(found), int(found["step"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

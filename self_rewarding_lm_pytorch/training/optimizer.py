@@ -93,10 +93,18 @@ def half_precision_warning(module: nn.Module) -> str | None:
     )
 
 
+def last_rate(settings: TrainSettings, num_steps: int | None) -> float:
+    """What the rate has come to after so many steps. None: they are not known, and the schedule ends."""
+    total = settings.num_steps or num_steps
+    if total is None:
+        return settings.learning_rate if settings.schedule == "constant" else _end(settings)
+    return learning_rate(settings, total, total)
+
+
 def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
     """The rate of optimizer step `step` (from 0): warm-up, then the fall to the end rate."""
     peak = settings.learning_rate
-    end = peak / 10 if settings.end_learning_rate is None else settings.end_learning_rate
+    end = _end(settings)
     warmup = settings.warmup_steps or math.ceil(settings.warmup_fraction * num_steps)
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -107,3 +115,8 @@ def learning_rate(settings: TrainSettings, step: int, num_steps: int) -> float:
     if settings.schedule == "linear":
         return peak + (end - peak) * progress
     return end + (peak - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _end(settings: TrainSettings) -> float:
+    given = settings.end_learning_rate
+    return settings.learning_rate / 10 if given is None else given

@@ -21,7 +21,7 @@ from self_rewarding_lm_pytorch.progress import Reporter
 from self_rewarding_lm_pytorch.stages import tracker_settings
 from self_rewarding_lm_pytorch.stages.tracker_settings import check_trackers
 from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
-from self_rewarding_lm_pytorch.training.metrics import RunSteps, run_steps
+from self_rewarding_lm_pytorch.training.metrics import RunSteps, run_steps, training_of
 from tests.conftest import ROOT
 from tests.stages.worlds import QUIET, plan
 from tests.test_resume import Deadly, in_a_fork, needs_fork
@@ -102,13 +102,15 @@ def test_tensorboard_has_every_logged_step_of_every_stage_on_one_rising_axis(tmp
     summary = run(logging_each_step(folder, "seed", "play", "own", trackers=["tensorboard"]), reporter=QUIET)
     found = scalars(folder)
     assert [step for step, _ in found["01-seed/loss"]] == [1, 2, 3]
-    played = [line["step"] for line in lines(folder) if line["stage"] == "02-play"]
-    assert played == [1, 2, 1, 2, 3], "two iterations, each of which counts from 1"
-    assert [step for step, _ in found["02-play/loss"]] == [4, 5, 6, 7, 8]
+    played = [(line["iteration"], line["step"]) for line in lines(folder) if line["stage"] == "02-play"]
+    assert played == [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)], "two iterations, each of which counts from 1"
+    first, second = "02-play/iteration-1", "02-play/iteration-2"
+    assert [step for step, _ in found[f"{first}/loss"]] == [4, 5]
+    assert [step for step, _ in found[f"{second}/loss"]] == [6, 7, 8]
     own = [step for step, _ in found["03-own/loss"]]
     assert own == list(range(9, 9 + len(own)))
-    for stage in ("01-seed", "02-play", "03-own"):
-        logged = [line["loss"] for line in lines(folder) if line["stage"] == stage]
+    for stage in ("01-seed", first, second, "03-own"):
+        logged = [line["loss"] for line in lines(folder) if training_of(line) == stage]
         assert [value for _, value in found[f"{stage}/loss"]] == pytest.approx(logged, rel=1e-5)
     pairs = [stage["num_pairs"] for stage in summary["stages"]]
     assert found["results/num_pairs"] == list(zip([3, 8, own[-1]], pairs, strict=True))
@@ -149,6 +151,20 @@ def test_a_run_that_is_gone_on_with_shows_no_step_twice(place: str, after: int, 
     assert [v for tag in ("01-seed", "02-given") for _, v in found[f"{tag}/loss"]] == pytest.approx(
         logged, rel=1e-5
     )
+
+
+def test_each_of_spins_iterations_adds_its_steps_however_seldom_it_logs(tmp_path: Path) -> None:
+    """Of 6 and of 12 steps, logged at each tenth and at the last: no step is lower than one before it."""
+    memory = Memory()
+    settings = plan(tmp_path / "run", "play", trackers=[memory])
+    own = [{"num_steps": 6, "log_every": 10}, {"num_steps": 12, "log_every": 10}]
+    settings["stages"][0] |= {"per_iteration": own}
+    run(settings, reporter=QUIET)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [6, 10, 12]
+    logged = [value for name, value in memory.calls if name == "log"]
+    sent = [step for step, values in logged if any(name.endswith("/loss") for name in values)]
+    assert sent == [6, 16, 18]
+    assert run_steps(tmp_path / "run" / "metrics.jsonl").total == 18
 
 
 def test_steps_of_a_run_are_told_by_its_lines_alone(tmp_path: Path) -> None:

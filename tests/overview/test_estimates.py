@@ -20,7 +20,7 @@ from self_rewarding_lm_pytorch.overview.lengths import lengths_of
 from self_rewarding_lm_pytorch.overview.plan import Overview, overview
 from self_rewarding_lm_pytorch.pipeline import run
 from tests.helpers import byte_codec
-from tests.stages.worlds import QUIET, TEMPLATE, hugging_face
+from tests.stages.worlds import QUIET, TEMPLATE, hugging_face, reward
 
 PROMPTS = ["what of the sun?", "and the sea?", "why?"]  # 16, 12 and 4 bytes
 PAIRS = [{"prompt": "why?", "chosen": "so it is", "rejected": "no"}] * 4
@@ -48,6 +48,69 @@ def test_tokens_of_a_search_are_those_worked_by_hand() -> None:
     assert tokens.prompts == 32
     assert tokens.item == pytest.approx(32 / 3 + 40)
     assert (tokens.longest, tokens.step, tokens.is_rough) == (56, round(4 * (32 / 3 + 40)), False)
+
+
+def first_alone(prompts: list[str], responses: list[str]) -> list[float]:
+    """Ties but for one prompt's answers, so that a search visits and recycles as often as it may."""
+    return [
+        float(len(set(response))) * (prompt == PROMPTS[0])
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+REWARDED: dict[str, Any] = {
+    **{key: OWN[key] for key in ("prompts", "batch_size", "dropout")},
+    "kind": "external_reward",
+    "reward": reward,
+    "candidates": {"num": 2, "max_new_tokens": 12},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "recycled": {**REWARDED, "reward": first_alone, "num_pairs": 3, "pairing": {"recycle": 2}},
+    "past": {**REWARDED, "temporal": {"past": "initial", "future": False}},
+    "future": {**REWARDED, "temporal": {"past": "initial"}},
+    "online": {**REWARDED, "kind": "online", "num_steps": 2},
+    "spin": {"kind": "spin", "data": [{"prompt": "why?", "response": "so"}] * 3, "max_seq_len": 100},
+    "spin to a budget": {"kind": "spin", "data": [{"prompt": "y" * n, "response": "so"} for n in (2, 120)]},
+}
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_other_ways_to_sample_keep_to_what_was_said_too(name: str, tmp_path: Path) -> None:
+    stages = [{**OTHERS[name], "batch_size": 2, "epochs": 1}]
+    plan = {"model": hugging_face(), "tokenizer": byte_codec(), "run": tmp_path / "run", "stages": stages}
+    shown = overview(load_plan(plan))
+    tokens = shown.estimates.stages[0].tokens.as_dict()
+    sampled = run(plan, reporter=QUIET)["stages"][0]["tokens_generated"]
+    assert tokens["candidate_tokens_at_most"] / 13 < sampled <= tokens["candidate_tokens_at_most"]
+    assert name != "recycled" or sampled > 4 * tokens["candidate_tokens"], "more than visits alone come to"
+
+
+def test_a_future_models_training_is_counted() -> None:
+    plain, future = found(REWARDED, {**OTHERS["future"], "name": "other"}).stages
+    assert (plain.steps.number, future.steps.number) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        ({}, [2e-4]),
+        ({"schedule": "constant"}, [1e-3]),
+        ({"end_learning_rate": 0.0}, [0.0]),
+        ({"schedule": "linear", "num_decay_steps": 12}, [1e-3 - 0.75 * (1e-3 - 2e-4)]),
+    ],
+)
+def test_the_rate_is_shown_to_fall_to_what_it_falls_to(settings: dict[str, Any], ends: list[float]) -> None:
+    sft = {"kind": "sft", "data": ROWS * 3, "batch_size": 2, "epochs": 1, "learning_rate": 1e-3, **settings}
+    (stage,) = found(sft).stages
+    assert stage.steps.number == 9
+    assert list(stage.end_learning_rates) == pytest.approx(ends)
+
+
+def test_each_iterations_end_rate_is_shown() -> None:
+    spin = {"kind": "spin", "data": ROWS, "num_iterations": 2, "learning_rate": 1e-3}
+    (stage,) = found({**spin, "per_iteration": [{}, {"learning_rate": 1e-4}]}).stages
+    assert list(stage.learning_rates) == pytest.approx([1e-3, 1e-4])
+    assert list(stage.end_learning_rates) == pytest.approx([1e-4, 1e-5])
 
 
 def test_a_run_samples_no_more_than_was_said(tmp_path: Path) -> None:
@@ -104,7 +167,7 @@ def test_rows_of_token_ids_are_not_measured() -> None:
 
 def test_a_prompt_or_rubric_that_leaves_no_room_is_a_problem_before_the_run() -> None:
     said = found({**OWN, "prompts": ["x" * 140]}).problems
-    assert any("the longest prompt has 140 tokens, which leaves no room" in line for line in said)
+    assert any("'xxx" in line and "has 140 tokens, which leaves no room" in line for line in said)
     said = found({**OWN, "judge": {"template": "y" * 130 + TEMPLATE}}).problems
     assert any("its rubric and the longest prompt take" in line for line in said)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair
-from self_rewarding_lm_pytorch.report import glance
+from self_rewarding_lm_pytorch.data.files import write_text
+from self_rewarding_lm_pytorch.data.store import ShardStore
+from self_rewarding_lm_pytorch.records import Candidate, Judgment, PreferencePair, Vote
+from self_rewarding_lm_pytorch.report import build_report, glance
 from self_rewarding_lm_pytorch.report.build import scores_of
 from self_rewarding_lm_pytorch.report.lengths import lengths_of
 from self_rewarding_lm_pytorch.report.run_files import Stage
@@ -18,6 +21,7 @@ from self_rewarding_lm_pytorch.report.story import (
     scores_words,
     story,
 )
+from tests.report.test_report import Page
 
 ROWS = [
     {"model": "M1", "true_score_mean": 3.2, "true_score_perfect": 0.11, "mean_response_tokens": 10.5},
@@ -176,3 +180,57 @@ def test_scores_of_different_judges_are_never_compared() -> None:
     assert [list(each) for each in scores_of(stages)] == [["02-b"], ["01-a", "03-c"]]
     unknown = [Stage(each.name, [], each.judgments, [], []) for each in stages]
     assert [list(each) for each in scores_of(unknown)] == [["01-a"], ["02-b"], ["03-c"]]
+
+
+def compared(folder: Path, share: float) -> None:
+    """Four visits, in each of which the first of two answers is preferred with this probability."""
+    store = ShardStore(folder)
+    pairs = [(n, index) for n in range(4) for index in (0, 1)]
+    store.write(
+        Candidate, 0, [Candidate(n, 0, index, (1, 2), "x", "eos", index, "M") for n, index in pairs], {}
+    )
+    judgments = []
+    for n, index in pairs:
+        own = share if index == 0 else 1 - share
+        texts = [f"shown {place}, against candidate_index {1 - index}" for place in ("first", "second")]
+        votes = tuple(Vote(place, text, own, "expected") for place, text in enumerate(texts))
+        judgments.append(Judgment(n, 0, index, own, votes))
+    judgments[-1] = Judgment(3, 0, 1, None, ())  # nothing was left to compare it with
+    store.write(Judgment, 0, judgments, {})
+
+
+def scored(folder: Path, score: float) -> None:
+    store = ShardStore(folder)
+    store.write(Candidate, 0, [Candidate(n, 0, 0, (1, 2), "x", "eos", 1, "M") for n in range(4)], {})
+    votes = (Vote(0, "Score: 4", score, "parsed"),)
+    store.write(Judgment, 0, [Judgment(n, 0, 0, score + n / 8, votes) for n in range(4)], {})
+
+
+PAIRWISE = "stages: [{name: a, judge: {mode: pairwise}}, {name: b, judge: {mode: pairwise}}]"
+
+
+@pytest.mark.parametrize("plan", [PAIRWISE, "", "stages: [{name: a, judge: own.py:Mine}, {name: b}]"])
+def test_the_mean_of_comparisons_is_told_nowhere_as_a_course(tmp_path: Path, plan: str) -> None:
+    """It is one half by construction; without a plan that says so the votes do."""
+    write_text(tmp_path / "plan.yaml", plan)
+    compared(tmp_path / "stages" / "01-a", 0.9)
+    compared(tmp_path / "stages" / "02-b", 0.7)
+    page = Page(build_report(tmp_path))
+    assert "mean score" not in page.text and "judged answers" not in page.text
+    assert "Answers kept their length (2.0 tokens)." in page.text, "what else is known is told"
+    assert "Preferences" in page.text and "one half by construction" in page.text
+    assert "1 without a preference" in page.text and "How the judge's scores spread" not in page.text
+    assert page.source.count("preference: 7 values") == 2 and "score: 7 values" not in page.source
+
+
+def test_stages_that_score_are_told_beside_those_that_compare(tmp_path: Path) -> None:
+    one = "judge: {votes: 1}"
+    plan = f"stages: [{{name: a, {one}}}, {{name: b, {one}}}, {{name: c, judge: {{mode: pairwise}}}}]"
+    write_text(tmp_path / "plan.yaml", plan)
+    scored(tmp_path / "stages" / "01-a", 1.0)
+    scored(tmp_path / "stages" / "02-b", 4.0)
+    compared(tmp_path / "stages" / "03-c", 0.9)
+    page = Page(build_report(tmp_path))
+    assert "The judge's mean score rose from 1.19 to 4.19 between 01-a and 02-b; " in page.text
+    assert "How the judge's scores spread" in page.text and "Preferences" in page.text
+    assert page.source.count("score: 4 values") == 2 and page.source.count("preference: 7 values") == 1

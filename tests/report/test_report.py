@@ -156,6 +156,30 @@ def test_the_page_says_what_the_run_measured(run: Path) -> None:
     assert "loss: loss ends at 0.33" in page.source
 
 
+def test_a_stage_that_trains_several_times_has_curves_for_each_training(run: Path) -> None:
+    """Step 10 of both, and steps that only one has."""
+    logged = {1: [(10, 0.637), (12, 0.488)], 2: [(10, 0.723), (20, 0.397), (24, 0.374)], 10: [(6, 0.9)]}
+    rows = [
+        {"stage": "01-spin", "iteration": n, "step": step, "loss": loss}
+        for n, points in logged.items()
+        for step, loss in points
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = charts.curves(rows)
+    assert list(found) == ["01-spin/iteration-1", "01-spin/iteration-2", "01-spin/iteration-10"]
+    assert [named["loss"] for named in found.values()] == list(logged.values())
+    source = Page(build_report(run)).source
+    drawn = re.findall('<h3>(01-spin.*?)</h3>|loss: loss ends at (.*?)[<"]', source)
+    assert [a or b for a, b in drawn] == [
+        "01-spin/iteration-1",
+        "0.49",
+        "01-spin/iteration-2",
+        "0.37",
+        "01-spin/iteration-10",
+        "0.90",
+    ]
+
+
 def test_models_stand_side_by_side_in_their_order(run: Path) -> None:
     page = Page(build_report(run))
     places = [page.text.index(f"{model} says") for model in ("M1", "M2", "M10")]

@@ -17,6 +17,7 @@ from self_rewarding_lm_pytorch.pipeline import run
 from self_rewarding_lm_pytorch.records import Candidate, PreferencePair
 from tests.helpers import byte_codec
 from tests.published.test_dpo_trainer import loss_of
+from tests.stages.resuming import lines as timeless_lines
 from tests.stages.worlds import ITEMS, QUIET, STAGES, plain, plan, rows, weights, without_seconds
 from tests.test_resume import Deadly, in_a_fork, needs_fork
 
@@ -91,6 +92,16 @@ def test_the_loss_is_that_of_both_answers_against_the_iterate_at_the_iterations_
     assert len(set(logged)) > 6, "the weights moved"
 
 
+def test_each_line_tells_which_of_several_iterations_it_is_of(tmp_path: Path) -> None:
+    train = {**WHOLE, "batch_size": 1, "epochs": 1}
+    play(tmp_path / "two", train=train, num_iterations=2)
+    logged = [(line["stage"], line["iteration"], line["step"]) for line in lines(tmp_path / "two")]
+    first, second = ([("01-play", n, step) for step in range(1, n * N + 1)] for n in (1, 2))
+    assert logged == first + second
+    play(tmp_path / "one", train=train, num_iterations=1)
+    assert not any("iteration" in line for line in lines(tmp_path / "one")), "it trains once"
+
+
 def test_without_mixing_an_iteration_has_its_own_answers_alone(tmp_path: Path) -> None:
     train = {**WHOLE, "batch_size": 1, "epochs": 1}
     stage = play(tmp_path, train=train, num_iterations=2, mix_previous=False)
@@ -145,7 +156,8 @@ def test_a_run_killed_in_a_later_iteration_ends_as_if_it_had_not_been(
     def settings(folder: Path) -> dict[str, Any]:
         made = plan(folder)
         changes = {"num_iterations": 3, "per_iteration": [{}, {"learning_rate": 3e-3}]}
-        made["stages"] = [{"name": "play", **STAGES["play"], **changes}]
+        train = {**STAGES["play"]["train"], "log_every": 1}
+        made["stages"] = [{"name": "play", **STAGES["play"], **changes, "train": train}]
         return made
 
     whole = run(settings(tmp_path / "whole"), reporter=QUIET)
@@ -155,6 +167,7 @@ def test_a_run_killed_in_a_later_iteration_ends_as_if_it_had_not_been(
     assert without_seconds(again) == without_seconds(whole)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+    assert timeless_lines(tmp_path / "broken") == timeless_lines(tmp_path / "whole"), "each line once"
 
 
 # Prompts that are too long
