@@ -134,6 +134,12 @@ def apart() -> Iterator[None]:
         _is_apart = before
 
 
+def leave() -> None:
+    """Takes this process out of the group, whose threads may abort a process that ends inside of it."""
+    if _is_started():
+        dist.destroy_process_group()
+
+
 def _is_started() -> bool:
     return dist.is_available() and dist.is_initialized()
 

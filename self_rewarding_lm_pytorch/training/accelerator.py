@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from self_rewarding_lm_pytorch import processes
 from self_rewarding_lm_pytorch.errors import ConfigError
 from self_rewarding_lm_pytorch.training.device import check_found, device_arguments
 
@@ -51,6 +53,8 @@ def make_accelerator(arguments: Mapping[str, Any], device: str = "auto") -> Acce
             f"Start the run without a launcher, or look at the plan's accelerate: {dict(arguments)}"
         )
     check_found(device, accelerator.device)
+    if num_started > 1:
+        atexit.register(processes.leave)
     return accelerator
 
 

@@ -20,6 +20,7 @@ def found(tmp_path_factory: Any) -> Found:
     child = start(["tests.processes.worker", str(folder)])
     said, _ = child.communicate(timeout=200)
     assert child.returncode == 0, said
+    assert [(folder / f"left-{rank}").read_text() for rank in range(2)] == ["True"] * 2, "nobody ends within"
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)]
 
 

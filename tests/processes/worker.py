@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from self_rewarding_lm_pytorch.models.logprobs import sequence_logprobs
 from self_rewarding_lm_pytorch.models.policy import Policy
 from self_rewarding_lm_pytorch.models.sharding import ShardedTwin, whole_tensor
 from self_rewarding_lm_pytorch.records import Candidate, Example, Prompt
+from self_rewarding_lm_pytorch.training.accelerator import make_accelerator
 from tests.stages import worlds
 
 
@@ -151,12 +154,12 @@ def _apart(one: Policy, other: Policy) -> float:
 
 
 if __name__ == "__main__":
-    dist.init_process_group("gloo")
     out = Path(sys.argv[1])
+    atexit.register(lambda: (out / f"left-{os.environ['RANK']}").write_text(str(not dist.is_initialized())))
+    make_accelerator({"cpu": True})
     results = {
         "agreements": agreements(out),
         "divided": divided(),
         **{kind: sharded(kind) for kind in ("hugging face", "x-transformers")},
     }
     (out / f"found-{processes.rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
